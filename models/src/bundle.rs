@@ -1,0 +1,125 @@
+//! A bundle: what users deploy.
+//!
+//! A directory with `spec.json`, `forward.onnx`, `denoiser.onnx`, `golden.safetensors` and, when the
+//! graphs share their weights, `model.safetensors`. `spec.json` carries the SHA-256 of every other
+//! file. Nothing outside the directory is ever read.
+
+use crate::checkpoint::{GOLDEN, MODEL, SPEC};
+use crate::error::{At, ErrorKind, Result};
+use crate::golden::Golden;
+use crate::spec::Spec;
+use crate::staged::{StagedDir, read_bounded};
+use crate::tensors::MAX_TENSOR_BYTES;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// Graph of the classifier and the energy.
+pub const FORWARD: &str = "forward.onnx";
+/// Graph of the denoiser.
+pub const DENOISER: &str = "denoiser.onnx";
+
+/// The files that a bundle may hold beside `spec.json`, and whether it must.
+const FILES: [(&str, bool); 4] = [(FORWARD, true), (DENOISER, true), (GOLDEN, true), (MODEL, false)];
+
+/// A bundle on disk whose spec was read and validated, and whose files were found.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    dir: PathBuf,
+    spec: Spec,
+}
+
+impl Bundle {
+    /// Reads and validates `spec.json` and checks that the files it names are all there, are plain
+    /// files, and are the ones that a bundle has.
+    ///
+    /// # Errors
+    /// [`ErrorKind::FileName`], [`ErrorKind::Missing`], [`ErrorKind::NotRegular`],
+    /// [`ErrorKind::TooLarge`], and those of [`Spec::read`].
+    pub fn open(dir: &Path) -> Result<Bundle> {
+        let path = dir.join(SPEC);
+        let spec = Spec::read(&path)?;
+        if let Some(name) = spec.files.keys().find(|name| FILES.iter().all(|(known, _)| known != name)) {
+            return Err(ErrorKind::FileName(name.clone())).at(&path);
+        }
+        for (name, required) in FILES {
+            if !spec.files.contains_key(name) {
+                if required {
+                    return Err(ErrorKind::Field {
+                        field: "files",
+                        reason: format!("`{name}` is not listed"),
+                    })
+                    .at(&path);
+                }
+                continue;
+            }
+            let path = dir.join(name);
+            // A link could lead out of the bundle.
+            let metadata = std::fs::symlink_metadata(&path).at(&path)?;
+            if !metadata.is_file() {
+                return Err(ErrorKind::NotRegular).at(&path);
+            }
+            if metadata.len() > MAX_TENSOR_BYTES {
+                return Err(ErrorKind::TooLarge { size: metadata.len(), limit: MAX_TENSOR_BYTES }).at(&path);
+            }
+        }
+        Ok(Bundle { dir: dir.to_path_buf(), spec })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What `spec.json` says.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Path of one of the bundle's files.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Reads the golden values.
+    pub fn golden(&self) -> Result<Golden> {
+        Golden::read(&self.path(GOLDEN), self.spec.classes.len())
+    }
+
+    /// Compares the SHA-256 of every file with the spec's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Digest`] for the first file that differs.
+    pub fn verify_digests(&self) -> Result<()> {
+        for (name, expected) in &self.spec.files {
+            let path = self.path(name);
+            let found = digest(&read_bounded(&path, MAX_TENSOR_BYTES)?);
+            if found != *expected {
+                return Err(ErrorKind::Digest { found, expected: expected.clone() }).at(&path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `spec.json` for the files that stand in a staged directory, with their digests, so that
+    /// the directory can be opened as a bundle before it is committed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Missing`] if a required file is not there yet.
+    pub fn seal(staged: &StagedDir, spec: &Spec) -> Result<Bundle> {
+        let mut spec = spec.clone();
+        spec.files.clear();
+        for (name, required) in FILES {
+            let path = staged.path().join(name);
+            if required || path.exists() {
+                spec.files.insert(name.to_string(), digest(&read_bounded(&path, MAX_TENSOR_BYTES)?));
+            }
+        }
+        spec.validate()?;
+        staged.write(SPEC, spec.to_json().as_bytes())?;
+        Bundle::open(staged.path())
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,156 @@
+//! One error for the whole crate: a kind that a program can match on, and the file it is about.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Shorthand for this crate's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why something was rejected, and in which file.
+#[derive(Debug)]
+pub struct Error {
+    path: Option<PathBuf>,
+    kind: ErrorKind,
+}
+
+/// The reasons for a rejection. Each names what is wrong; [`Error`] adds the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The operating system refused.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// A directory lacks a file that its format requires.
+    #[error("the file is missing")]
+    Missing,
+    /// A file is larger than anything this format holds.
+    #[error("{size} bytes, and at most {limit} are accepted")]
+    TooLarge {
+        /// Size found.
+        size: u64,
+        /// Largest size accepted.
+        limit: u64,
+    },
+    /// Not JSON, or JSON of another shape.
+    #[error("not a valid spec: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Written by a newer version of this format.
+    #[error("format {found}, and this program reads format {known}")]
+    Format {
+        /// The `format` field found.
+        found: u32,
+        /// The one this crate reads.
+        known: u32,
+    },
+    /// A field of the spec is out of range or contradicts another.
+    #[error("field `{field}`: {reason}")]
+    Field {
+        /// Dotted path of the field, for instance `architecture.width`.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor that the spec requires is absent.
+    #[error("tensor `{0}` is missing")]
+    TensorMissing(String),
+    /// A tensor that the spec does not know.
+    #[error("tensor `{0}` is not part of this architecture")]
+    TensorUnknown(String),
+    /// A tensor has another shape than the spec implies.
+    #[error("tensor `{name}` has shape {found:?}, and the spec requires {expected:?}")]
+    TensorShape {
+        /// Its name.
+        name: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape that the spec implies.
+        expected: Vec<usize>,
+    },
+    /// A tensor has an element type that does not belong there.
+    #[error("tensor `{name}` has element type {found}, and {expected} is required")]
+    TensorType {
+        /// Its name.
+        name: String,
+        /// Element type in the file.
+        found: String,
+        /// Element type required.
+        expected: &'static str,
+    },
+    /// A tensor holds NaN or infinity.
+    #[error("tensor `{0}` holds a value that is not finite")]
+    NotFinite(String),
+    /// Not a safetensors file.
+    #[error("not a valid safetensors file: {0}")]
+    Safetensors(String),
+    /// A file named in the spec is not one that a bundle may hold.
+    #[error("`{0}` is not a file that a bundle may hold")]
+    FileName(String),
+    /// A file is not a plain file inside its directory.
+    #[error("not a regular file inside the bundle")]
+    NotRegular,
+    /// A file's SHA-256 is not the one in the spec.
+    #[error("its SHA-256 is {found}, and spec.json says {expected}: the file was changed or damaged")]
+    Digest {
+        /// Digest of the file.
+        found: String,
+        /// Digest in `spec.json`.
+        expected: String,
+    },
+    /// The place to write to is taken.
+    #[error("exists already; remove it, or ask to overwrite it")]
+    Exists,
+    /// The golden values contradict the spec or themselves.
+    #[error("golden values: {0}")]
+    Golden(String),
+}
+
+impl Error {
+    /// What went wrong.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.kind
+    }
+
+    /// The file or directory it is about.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{}: {}", path.display(), self.kind),
+            None => self.kind.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.kind)
+    }
+}
+
+impl<K: Into<ErrorKind>> From<K> for Error {
+    fn from(kind: K) -> Self {
+        Error { path: None, kind: kind.into() }
+    }
+}
+
+/// Names the file that an error is about, where it has none yet.
+pub(crate) trait At<T> {
+    fn at(self, path: &Path) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> At<T> for std::result::Result<T, E> {
+    fn at(self, path: &Path) -> Result<T> {
+        self.map_err(|e| {
+            let mut error: Error = e.into();
+            if matches!(&error.kind, ErrorKind::Io(e) if e.kind() == std::io::ErrorKind::NotFound) {
+                error.kind = ErrorKind::Missing;
+            }
+            error.path.get_or_insert_with(|| path.to_path_buf());
+            error
+        })
+    }
+}
