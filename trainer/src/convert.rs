@@ -1,0 +1,36 @@
+//! Between libtorch's tensors and the arrays of the file formats.
+
+use gradresnet_models::Array;
+use gradresnet_models::tensors::Values;
+use tch::{Kind, Tensor};
+
+/// A CPU tensor with the array's shape and element type.
+pub fn from_array(array: &Array) -> Tensor {
+    let shape: Vec<i64> = array.shape().iter().map(|&d| d as i64).collect();
+    match array.values() {
+        Values::F32(v) => Tensor::from_slice(v).reshape(shape),
+        Values::F64(v) => Tensor::from_slice(v).reshape(shape),
+    }
+}
+
+/// An array with the tensor's shape; float64 if the tensor is, else float32.
+pub fn to_array(tensor: &Tensor) -> Array {
+    let shape: Vec<usize> = tensor.size().iter().map(|&d| d as usize).collect();
+    let flat = tensor.detach().to_device(tch::Device::Cpu).contiguous().view(-1);
+    let array = match tensor.kind() {
+        Kind::Double => {
+            let mut values = vec![0f64; flat.numel()];
+            flat.copy_data(&mut values, flat.numel());
+            Array::f64(&shape, values)
+        }
+        _ => {
+            let flat = flat.to_kind(Kind::Float);
+            let mut values = vec![0f32; flat.numel()];
+            flat.copy_data(&mut values, flat.numel());
+            Array::f32(&shape, values)
+        }
+    };
+    // A tensor has as many elements as the product of its extents.
+    #[allow(clippy::expect_used)]
+    array.expect("shape and element count of one tensor agree")
+}

@@ -1,0 +1,211 @@
+//! Batches, each a pure function of the seed and the step, so that a resumed run sees what an
+//! uninterrupted one would have seen; and threads that make them before they are needed.
+
+use super::augment::Augment;
+use super::images::Images;
+use crate::noise::NoiseLevel;
+use anyhow::{Result, anyhow};
+use rand::seq::SliceRandom;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use tch::Tensor;
+
+/// Batches that each thread makes ahead.
+const AHEAD: usize = 2;
+
+/// What one step trains on, for one of the two objectives.
+#[derive(Debug)]
+pub struct Batch {
+    /// Clean images in [0, 1], [N,3,S,S].
+    pub clean: Tensor,
+    /// Standard normal noise of the same shape.
+    pub noise: Tensor,
+    /// Noise levels in image units, [N].
+    pub sigma: Tensor,
+    /// Classes, [N]; `None` for images without.
+    pub classes: Option<Tensor>,
+}
+
+impl Batch {
+    /// clean + σ·noise, on `device`.
+    pub fn noisy(&self) -> Tensor {
+        &self.clean + self.sigma.view([-1, 1, 1, 1]) * &self.noise
+    }
+
+    /// The batch on another device.
+    pub fn to_device(&self, device: tch::Device) -> Batch {
+        Batch {
+            clean: self.clean.to_device(device),
+            noise: self.noise.to_device(device),
+            sigma: self.sigma.to_device(device),
+            classes: self.classes.as_ref().map(|c| c.to_device(device)),
+        }
+    }
+}
+
+/// How to make the batches of one objective.
+#[derive(Clone, Debug)]
+pub struct BatchPlan {
+    /// Images in a batch.
+    pub batch: usize,
+    /// Side of the square crops, in pixels.
+    pub size: usize,
+    /// How they are varied.
+    pub augment: Augment,
+    /// Their noise levels.
+    pub sigma: NoiseLevel,
+    /// Seed; two objectives take different ones.
+    pub seed: u64,
+}
+
+/// The images of a step: the data set in a new order each epoch, cut into batches.
+#[derive(Debug)]
+struct Sampler {
+    images: Arc<Images>,
+    plan: BatchPlan,
+    /// The order of the epoch used last; a pure function of its number.
+    order: Mutex<(u64, Vec<usize>)>,
+}
+
+impl Sampler {
+    fn new(images: Arc<Images>, plan: BatchPlan) -> Sampler {
+        Sampler { images, plan, order: Mutex::new((u64::MAX, Vec::new())) }
+    }
+
+    fn batch(&self, step: u64) -> Result<Batch> {
+        let BatchPlan { batch, size, augment, sigma, seed } = &self.plan;
+        // Distinct streams of one generator: `2·step` for batches, `2·epoch + 1` for orders.
+        let mut rng = ChaCha8Rng::seed_from_u64(*seed);
+        rng.set_stream(2 * step);
+        let mut clean = Vec::with_capacity(batch * 3 * size * size);
+        let mut classes = Vec::with_capacity(*batch);
+        let mut levels = Vec::with_capacity(*batch);
+        for i in 0..*batch as u64 {
+            let index = self.index(step * *batch as u64 + i);
+            augment.apply(&self.images.pixels(index)?, *size, &mut rng, &mut clean);
+            classes.extend(self.images.class(index).map(|c| c as i64));
+            levels.push(sigma.sample(&mut rng) as f32);
+        }
+        let noise: Vec<f32> = StandardNormal.sample_iter(&mut rng).take(clean.len()).collect();
+        let shape = [*batch as i64, 3, *size as i64, *size as i64];
+        Ok(Batch {
+            clean: Tensor::from_slice(&clean).reshape(shape),
+            noise: Tensor::from_slice(&noise).reshape(shape),
+            sigma: Tensor::from_slice(&levels),
+            classes: (classes.len() == *batch).then(|| Tensor::from_slice(&classes)),
+        })
+    }
+
+    /// The image at `position` of the endless sequence of shuffled epochs.
+    fn index(&self, position: u64) -> usize {
+        let count = self.images.len() as u64;
+        let epoch = position / count;
+        let mut order = self.order.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if order.0 != epoch {
+            let mut rng = ChaCha8Rng::seed_from_u64(self.plan.seed);
+            rng.set_stream(2 * epoch + 1);
+            let mut indices: Vec<usize> = (0..self.images.len()).collect();
+            indices.shuffle(&mut rng);
+            *order = (epoch, indices);
+        }
+        order.1[(position % count) as usize]
+    }
+}
+
+/// Threads that decode and augment ahead of the network, and hand out batches in order.
+#[derive(Debug)]
+pub struct Loader {
+    queues: Vec<Receiver<Result<Batch>>>,
+    next: u64,
+}
+
+impl Loader {
+    /// Starts `threads` threads that make the batches of steps `first`, `first + 1`, …
+    pub fn start(images: Arc<Images>, plan: BatchPlan, first: u64, threads: usize) -> Loader {
+        let sampler = Arc::new(Sampler::new(images, plan));
+        let threads = threads.max(1) as u64;
+        let queues = (0..threads)
+            .map(|t| {
+                let (send, receive) = sync_channel(AHEAD);
+                let sampler = sampler.clone();
+                // The thread ends when the loader is dropped: its next `send` fails.
+                thread::spawn(move || {
+                    let steps = (first..).filter(|step| step % threads == t);
+                    for step in steps {
+                        if send.send(sampler.batch(step)).is_err() {
+                            break;
+                        }
+                    }
+                });
+                receive
+            })
+            .collect();
+        Loader { queues, next: first }
+    }
+
+    /// The batch of the next step.
+    ///
+    /// # Errors
+    /// If one of its images cannot be read.
+    pub fn next_batch(&mut self) -> Result<Batch> {
+        let queue = (self.next % self.queues.len() as u64) as usize;
+        self.next += 1;
+        self.queues[queue].recv().map_err(|_| anyhow!("a thread that prepares images has died"))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Split;
+
+    fn images() -> (tempfile::TempDir, Arc<Images>) {
+        let dir = tempfile::tempdir().unwrap();
+        for i in 0..5u8 {
+            let path = dir.path().join(format!("{i}.png"));
+            image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([i * 40, x as u8 * 20, y as u8 * 30])).save(path).unwrap();
+        }
+        let images = Arc::new(Images::open(dir.path(), Split::Train).unwrap());
+        (dir, images)
+    }
+
+    fn plan() -> BatchPlan {
+        BatchPlan {
+            batch: 3,
+            size: 4,
+            augment: Augment { padding: 0, flip: true, turn: true },
+            sigma: [1.0, 70.0].into(),
+            seed: 7,
+        }
+    }
+
+    #[test]
+    fn batches_depend_on_the_step_alone() {
+        let (_dir, images) = images();
+        let mut one = Loader::start(images.clone(), plan(), 0, 1);
+        let all: Vec<Batch> = (0..12).map(|_| one.next_batch().unwrap()).collect();
+        assert!(!all[0].noise.equal(&all[1].noise));
+        let mut later = Loader::start(images, plan(), 5, 3);
+        for expected in &all[5..] {
+            let found = later.next_batch().unwrap();
+            assert!(found.noisy().equal(&expected.noisy()));
+        }
+    }
+
+    #[test]
+    fn an_epoch_shows_every_image_once_and_the_next_in_another_order() {
+        let (_dir, images) = images();
+        let sampler = Sampler::new(images, plan());
+        let epochs: Vec<Vec<usize>> = (0..4).map(|e| (5 * e..5 * e + 5).map(|p| sampler.index(p)).collect()).collect();
+        for epoch in &epochs {
+            let mut sorted = epoch.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3, 4]);
+        }
+        assert!(epochs.iter().any(|e| *e != epochs[0]));
+    }
+}
