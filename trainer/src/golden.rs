@@ -14,8 +14,7 @@ use tch::{Device, Kind, Tensor};
 /// Returns `None` if `parameters` are not those of the spec.
 pub fn golden(spec: &Spec, parameters: &Tensors) -> Option<Golden> {
     let classes = spec.classes.len();
-    let net =
-        GradResNet::from_tensors(&spec.architecture, classes, parameters, Kind::Double, Device::Cpu)?;
+    let net = GradResNet::from_tensors(&spec.architecture, classes, parameters, Kind::Double, Device::Cpu)?;
     let stride = spec.architecture.stride();
     let sizes = [(2, 32, 32), (1, 40, 64)];
     let cases = sizes

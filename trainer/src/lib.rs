@@ -1,6 +1,22 @@
-//! x
+//! Trains and evaluates GradResNet on libtorch, from a TOML config to a checkpoint that the exporter
+//! reads.
+//!
+//! The modules follow the paper: [`nets`] is section 3.2, [`objective`] eq. 13, [`noise`] the noise
+//! levels of section 3.3, [`optim`] and [`config`] the settings of appendix A. [`run`] puts them together
+//! into steps and checkpoints, [`fit`](mod@fit) into a run that a person watches. [`evaluate`](mod@evaluate)
+//! measures accuracy and PSNR; [`golden`](mod@golden) computes the float64 values that every other
+//! engine is held against.
+
+pub mod config;
 pub mod convert;
 pub mod data;
+pub mod device;
+pub mod evaluate;
+pub mod fit;
 pub mod golden;
+pub mod metrics;
 pub mod nets;
 pub mod noise;
+pub mod objective;
+pub mod optim;
+pub mod run;

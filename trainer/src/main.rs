@@ -1,2 +1,271 @@
-//! x
-fn main() {}
+//! The command line: arguments become a plan for the library, and its results a report.
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+use gradresnet_models::{Checkpoint, Measurement, checkpoint, staged};
+use gradresnet_train::config::Config;
+use gradresnet_train::data::{Images, Split};
+use gradresnet_train::device;
+use gradresnet_train::evaluate::{self, Evaluation, Prediction, evaluate};
+use gradresnet_train::fit::{fit, summary};
+use gradresnet_train::nets::GradResNet;
+use gradresnet_train::run::{CHECKPOINT, CONFIG, Place, Run};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tch::{Device, Kind};
+
+/// Trains and evaluates classification-denoising networks.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  gradresnet-train fit --config trainer/configs/photo.toml --data photographs/ -o runs/photo
+  gradresnet-train resume runs/photo
+  gradresnet-train eval runs/photo/checkpoint --data test-images/ --sigma 15,25,50
+  gradresnet-export runs/photo/checkpoint -o photo      (makes the bundle that `gradresnet` runs)
+
+Data: a flat folder of PNG or JPEG photographs, a folder of class folders (with train/ and test/ above
+them, or without), or the official binary version of CIFAR-10."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a network from random weights
+    Fit(Fit),
+    /// Go on with a run that was stopped or cut off, exactly as if it had not been
+    Resume(Resume),
+    /// Measure accuracy and PSNR of a checkpoint
+    Eval(Eval),
+}
+
+#[derive(Args)]
+struct Machine {
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu", value_parser = device_or_why)]
+    device: Device,
+    /// Threads of the computation [default: one for each core]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+/// clap prints one line of an error; the whole chain has to be in it.
+fn device_or_why(text: &str) -> Result<Device, String> {
+    device::parse(text).map_err(|e| format!("{e:#}"))
+}
+
+#[derive(Args)]
+struct Fit {
+    /// What to train and how; see trainer/configs/
+    #[arg(long)]
+    config: PathBuf,
+    /// Training images
+    #[arg(long)]
+    data: PathBuf,
+    /// Folder of the run, made if missing: config, metrics and checkpoint
+    #[arg(short, long)]
+    output: PathBuf,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+#[derive(Args)]
+struct Resume {
+    /// Folder of the run
+    run: PathBuf,
+    /// Training images, if they have moved
+    #[arg(long)]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+#[derive(Args)]
+struct Eval {
+    /// Folder of the checkpoint
+    checkpoint: PathBuf,
+    /// Images to measure on; of data with a training and a test half, the test half
+    #[arg(long)]
+    data: PathBuf,
+    /// Noise levels in 8-bit units
+    #[arg(long, value_delimiter = ',', default_value = "15,25,50", value_parser = sigma)]
+    sigma: Vec<f64>,
+    /// Number of images at most, spread evenly over the data
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Compute in float64, for reference values
+    #[arg(long)]
+    float64: bool,
+    /// One JSON object on stdout instead of a line for people
+    #[arg(long)]
+    json: bool,
+    /// Write what the classifier says of each image, as JSON lines
+    #[arg(long, value_name = "FILE")]
+    predictions: Option<PathBuf>,
+    /// Keep the figures in the checkpoint's spec.json, under this name of the data
+    #[arg(long, value_name = "NAME")]
+    record: Option<String>,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+fn sigma(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(s) if (0.0..=1000.0).contains(&s) => Ok(s),
+        _ => Err("a noise level is a number from 0 to 1000, in 8-bit units".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures. Nothing is left to do if stderr is closed.
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let result = match cli.command {
+        Command::Fit(args) => start(args),
+        Command::Resume(args) => resume(args),
+        Command::Eval(args) => eval(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Machine {
+    fn prepare(&self) -> Device {
+        if let Some(threads) = self.threads {
+            tch::set_num_threads(i32::from(threads));
+        }
+        self.device
+    }
+}
+
+/// One thread for each objective keeps up with a network on a CPU; a GPU needs more.
+fn loader_threads(device: Device) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if device.is_cuda() { (cores / 2).clamp(1, 8) } else { 1 }
+}
+
+fn start(args: Fit) -> Result<()> {
+    let config = Config::read(&args.config)?;
+    let path = args.output.join(CONFIG);
+    ensure!(
+        !path.exists(),
+        "{}: there is a run already; `gradresnet-train resume {}` goes on with it",
+        path.display(),
+        args.output.display()
+    );
+    let device = args.machine.prepare();
+    let place = Place { data: args.data.clone(), device, loader_threads: loader_threads(device) };
+    let command = format!(
+        "gradresnet-train fit --config {} --data {}",
+        args.config.display(),
+        args.data.file_name().unwrap_or_default().display()
+    );
+    let mut run = Run::start(config, place, command)?;
+    std::fs::create_dir_all(&args.output)
+        .with_context(|| format!("{}: cannot be made", args.output.display()))?;
+    let text = std::fs::read(&args.config).with_context(|| args.config.display().to_string())?;
+    staged::write_file(&path, &text)?;
+    // From here on there is something to resume, whatever happens.
+    run.checkpoint(&args.output)?;
+    watch(&mut run, &args.output)
+}
+
+fn resume(args: Resume) -> Result<()> {
+    let device = args.machine.prepare();
+    let mut run = Run::resume(&args.run, |state| Place {
+        data: args.data.unwrap_or_else(|| state.data.clone()),
+        device,
+        loader_threads: loader_threads(device),
+    })?;
+    watch(&mut run, &args.run)
+}
+
+fn watch(run: &mut Run, dir: &Path) -> Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("signals cannot be caught")?;
+    let parameters: usize = run.published().list().iter().map(|p| p.len()).sum();
+    let (at, total) = (run.steps(), run.config().steps);
+    eprintln!("{}: {parameters} parameters, step {at} of {total}", run.config().name);
+    fit(run, dir, &stop)?;
+    eprintln!("checkpoint: {}", dir.join(CHECKPOINT).display());
+    Ok(())
+}
+
+fn eval(args: Eval) -> Result<()> {
+    let device = args.machine.prepare();
+    let Checkpoint { spec, parameters, .. } = Checkpoint::read(&args.checkpoint)?;
+    let images = Images::open(&args.data, Split::Test)?;
+    let kind = if args.float64 { Kind::Double } else { Kind::Float };
+    let net = GradResNet::from_tensors(&spec.architecture, spec.classes.len(), &parameters, kind, device)
+        .with_context(|| format!("{}: parameters are missing", args.checkpoint.display()))?;
+    let options = evaluate::Options {
+        sigmas: args.sigma.clone(),
+        limit: args.limit.map(|l| l as usize),
+        crop: None,
+        kind,
+        device,
+    };
+    let bar = ProgressBar::new(images.len().min(options.limit.unwrap_or(usize::MAX)) as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} images, {eta} left")?);
+    let (evaluation, predictions) =
+        evaluate(&net, &spec, &images, &options, |done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    if let Some(path) = &args.predictions {
+        staged::write_file(path, json_lines(&predictions)?.as_bytes())?;
+    }
+    if let Some(name) = &args.record {
+        record(&args.checkpoint, name, &evaluation)?;
+    }
+    if args.json {
+        println!("{}", serde_json::to_string(&evaluation)?);
+    } else {
+        println!("{}", summary(&evaluation));
+    }
+    Ok(())
+}
+
+fn json_lines(predictions: &[Prediction]) -> Result<String> {
+    let lines = predictions.iter().map(|p| Ok(serde_json::to_string(p)? + "\n"));
+    lines.collect()
+}
+
+/// Replaces the checkpoint's figures on the data set `name`.
+fn record(dir: &Path, name: &str, evaluation: &Evaluation) -> Result<()> {
+    let path = dir.join(checkpoint::SPEC);
+    let mut spec = gradresnet_models::Spec::read(&path)?;
+    spec.metrics.retain(|m| m.data != name);
+    let figure = |metric: &str, sigma, value: f64| Measurement {
+        data: name.to_string(),
+        metric: metric.to_string(),
+        sigma,
+        // Rounded down: never better than measured.
+        value: (value * 1e4).floor() / 1e4,
+        command: format!("gradresnet-train eval CHECKPOINT --data '{name}' ({} images)", evaluation.images),
+    };
+    spec.metrics.extend(evaluation.accuracy.map(|a| figure("accuracy", None, a)));
+    for psnr in &evaluation.psnr {
+        spec.metrics.push(figure("psnr", Some(psnr.sigma), psnr.unconditional));
+        let conditional = psnr.conditional.map(|c| figure("psnr_conditional", Some(psnr.sigma), c));
+        spec.metrics.extend(conditional);
+    }
+    staged::write_file(&path, spec.to_json().as_bytes())?;
+    Ok(())
+}

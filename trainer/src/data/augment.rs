@@ -43,7 +43,9 @@ impl Augment {
                     let c = if flip { last - c } else { c };
                     let at = |start: isize, i: usize, extent| self.source(start + i as isize, extent);
                     out.push(match (at(top, r, image.height), at(left, c, image.width)) {
-                        (Some(y), Some(x)) => f32::from(image.rgb[(y * image.width + x) * 3 + channel]) / 255.0,
+                        (Some(y), Some(x)) => {
+                            f32::from(image.rgb[(y * image.width + x) * 3 + channel]) / 255.0
+                        }
                         _ => 0.0,
                     });
                 }

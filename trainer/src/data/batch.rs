@@ -5,8 +5,8 @@ use super::augment::Augment;
 use super::images::Images;
 use crate::noise::NoiseLevel;
 use anyhow::{Result, anyhow};
-use rand::seq::SliceRandom;
 use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -86,7 +86,8 @@ impl Sampler {
         let mut levels = Vec::with_capacity(*batch);
         for i in 0..*batch as u64 {
             let index = self.index(step * *batch as u64 + i);
-            augment.apply(&self.images.pixels(index)?, *size, &mut rng, &mut clean);
+            let pixels = self.images.pixels(index)?;
+            augment.apply(&pixels, *size, &mut rng, &mut clean);
             classes.extend(self.images.class(index).map(|c| c as i64));
             levels.push(sigma.sample(&mut rng) as f32);
         }
@@ -167,7 +168,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for i in 0..5u8 {
             let path = dir.path().join(format!("{i}.png"));
-            image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([i * 40, x as u8 * 20, y as u8 * 30])).save(path).unwrap();
+            image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([i * 40, x as u8 * 20, y as u8 * 30]))
+                .save(path)
+                .unwrap();
         }
         let images = Arc::new(Images::open(dir.path(), Split::Train).unwrap());
         (dir, images)
@@ -200,7 +203,8 @@ mod tests {
     fn an_epoch_shows_every_image_once_and_the_next_in_another_order() {
         let (_dir, images) = images();
         let sampler = Sampler::new(images, plan());
-        let epochs: Vec<Vec<usize>> = (0..4).map(|e| (5 * e..5 * e + 5).map(|p| sampler.index(p)).collect()).collect();
+        let epochs: Vec<Vec<usize>> =
+            (0..4).map(|e| (5 * e..5 * e + 5).map(|p| sampler.index(p)).collect()).collect();
         for epoch in &epochs {
             let mut sorted = epoch.clone();
             sorted.sort_unstable();

@@ -224,7 +224,8 @@ fn cifar_binary(dir: &Path, split: Split) -> Result<Images> {
                 classes.len()
             );
             let planes = &record[1..];
-            let rgb = (0..PLANE).flat_map(|i| [planes[i], planes[PLANE + i], planes[2 * PLANE + i]]).collect();
+            let rgb =
+                (0..PLANE).flat_map(|i| [planes[i], planes[PLANE + i], planes[2 * PLANE + i]]).collect();
             let pixels = OnceLock::from(Arc::new(Pixels { height: SIDE, width: SIDE, rgb }));
             entries.push(Entry { path: path.join(number.to_string()), class: Some(class), pixels });
         }

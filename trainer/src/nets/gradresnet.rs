@@ -141,6 +141,27 @@ impl GradResNet {
         &self.tensors[name]
     }
 
+    /// A network with copies of the parameters.
+    pub fn copy(&self) -> GradResNet {
+        let copy = |(name, t): (&String, &Tensor)| {
+            (name.clone(), t.detach().copy().set_requires_grad(t.requires_grad()))
+        };
+        GradResNet {
+            architecture: self.architecture.clone(),
+            list: self.list.clone(),
+            tensors: self.tensors.iter().map(copy).collect(),
+        }
+    }
+
+    /// Moves every parameter, in place, the fraction `weight` of the way to that of `target`, a network
+    /// of the same architecture.
+    pub fn move_towards(&self, target: &GradResNet, weight: f64) {
+        let _no_grad = tch::no_grad_guard();
+        for (name, tensor) in &self.tensors {
+            let _ = tensor.shallow_clone().lerp_(&target.tensors[name], weight);
+        }
+    }
+
     /// Logits and log p of images [N,3,H,W] in image units; H and W multiples of the stride.
     pub fn forward(&self, image: &Tensor, phase: Phase) -> Output {
         let a = &self.architecture;

@@ -1,0 +1,42 @@
+//! Where tensors live: `cpu` or `cuda:N`, checked before anything is started on it.
+
+use anyhow::{Result, bail, ensure};
+use tch::{Cuda, Device};
+
+/// Reads `cpu`, `cuda` or `cuda:N`.
+///
+/// # Errors
+/// If it is neither, or if this libtorch or this machine has no such device.
+pub fn parse(text: &str) -> Result<Device> {
+    let index = match text.split_once(':') {
+        None if text == "cpu" => return Ok(Device::Cpu),
+        None if text == "cuda" => 0,
+        Some(("cuda", number)) if number.parse::<usize>().is_ok() => number.parse()?,
+        _ => bail!("device `{text}`: expected `cpu`, `cuda` or `cuda:N`"),
+    };
+    ensure!(
+        Cuda::is_available(),
+        "device `{text}`: this libtorch has no CUDA, or the machine has no NVIDIA GPU with a working driver; \
+         build against a CUDA libtorch (`pip install torch==2.13.0` and LIBTORCH_USE_PYTORCH=1), or use `--device cpu`"
+    );
+    let count = Cuda::device_count();
+    ensure!((index as i64) < count, "device `{text}`: this machine has {count} CUDA devices, counted from 0");
+    Ok(Device::Cuda(index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_that_cannot_be_had_are_named() {
+        assert_eq!(parse("cpu").unwrap(), Device::Cpu);
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0"] {
+            assert!(parse(text).unwrap_err().to_string().contains("expected"), "{text}");
+        }
+        if !Cuda::is_available() {
+            assert!(parse("cuda:0").unwrap_err().to_string().contains("no CUDA"));
+        }
+        assert!(parse("cuda:999").is_err());
+    }
+}

@@ -1,0 +1,204 @@
+//! Accuracy and PSNR of a network on a set of images.
+
+use crate::data::augment::reflect;
+use crate::data::images::{Images, Pixels};
+use crate::nets::{GradResNet, Phase};
+use anyhow::Result;
+use gradresnet_models::Spec;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+/// Images that go through the network together, if they have the same size; bounded by pixels too.
+const BATCH: usize = 64;
+const BATCH_PIXELS: usize = 1 << 19;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Noise levels of the PSNR, in 8-bit units.
+    pub sigmas: Vec<f64>,
+    /// Images at most, spread over the set; `None` for all.
+    pub limit: Option<usize>,
+    /// Central crop in pixels, to bound the work; `None` for whole images.
+    pub crop: Option<usize>,
+    /// Element type of the computation.
+    pub kind: Kind,
+    /// Where to compute.
+    pub device: Device,
+}
+
+/// What was measured, over `images` images.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Images measured on.
+    pub images: usize,
+    /// Fraction of the clean images whose largest logit is that of their class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// One entry a noise level.
+    pub psnr: Vec<Psnr>,
+}
+
+/// PSNR in dB, mean over images; noise not clipped, outputs clipped to [0, 1], peak 1.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Psnr {
+    /// Noise level in 8-bit units.
+    pub sigma: f64,
+    /// Of D_u, which knows no class.
+    pub unconditional: f64,
+    /// Of D_c with the image's true class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conditional: Option<f64>,
+}
+
+/// What the network says of one image.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Prediction {
+    /// Where the image came from.
+    pub path: String,
+    /// Name of the class with the largest logit.
+    pub label: String,
+}
+
+/// Measures `net` on `images`. Calls `progress` with the number of images done.
+///
+/// The noise of image i at level σ depends on i and σ alone.
+///
+/// # Errors
+/// If an image cannot be read.
+pub fn evaluate(
+    net: &GradResNet,
+    spec: &Spec,
+    images: &Images,
+    options: &Options,
+    mut progress: impl FnMut(usize),
+) -> Result<(Evaluation, Vec<Prediction>)> {
+    let count = options.limit.unwrap_or(usize::MAX).min(images.len());
+    let chosen: Vec<usize> = (0..count).map(|i| i * images.len() / count).collect();
+    let denoises = spec.task != gradresnet_models::Task::Classification;
+    let sigmas: &[f64] = if denoises { &options.sigmas } else { &[] };
+    // The classes of the images count only if they are those of the network.
+    let classified = !spec.classes.is_empty() && images.classes() == spec.classes;
+    let mut correct = 0usize;
+    let mut sums = vec![(0.0, 0.0); sigmas.len()];
+    let mut predictions = Vec::new();
+    let mut done = 0;
+    while done < chosen.len() {
+        let batch = Prepared::gather(images, &chosen[done..], spec.architecture.stride(), options)?;
+        let indices = &chosen[done..done + batch.len];
+        let clean = batch.clean.to_device(options.device).to_kind(options.kind);
+        if !spec.classes.is_empty() {
+            let logits = tch::no_grad(|| net.forward(&clean, Phase::Evaluation).logits);
+            let labels: Vec<i64> = logits.map(|l| integers(&l.argmax(1, false))).unwrap_or_default();
+            for (&index, &label) in indices.iter().zip(&labels) {
+                correct += usize::from(images.class(index) == Some(label as usize));
+                let path = images.path(index).display().to_string();
+                predictions.push(Prediction { path, label: spec.classes[label as usize].clone() });
+            }
+        }
+        for (&sigma, sums) in sigmas.iter().zip(&mut sums) {
+            let noise = batch.noise(indices, sigma).to_device(options.device).to_kind(options.kind);
+            let level = Tensor::full([batch.len as i64], sigma / 255.0, (options.kind, options.device));
+            let noisy = &clean + noise * (sigma / 255.0);
+            let psnr =
+                |weights: Option<&Tensor>| batch.psnr(&net.denoise(&noisy, &level, weights).denoised, &clean);
+            sums.0 += psnr(None);
+            if classified {
+                let classes: Vec<i64> =
+                    indices.iter().filter_map(|&i| images.class(i)).map(|c| c as i64).collect();
+                let one_hot = Tensor::from_slice(&classes).one_hot(spec.classes.len() as i64);
+                sums.1 += psnr(Some(&one_hot.to_kind(options.kind).to_device(options.device)));
+            }
+        }
+        done += batch.len;
+        progress(done);
+    }
+    let mean = |sum: f64| sum / count.max(1) as f64;
+    let psnr = sigmas
+        .iter()
+        .zip(sums)
+        .map(|(&sigma, (unconditional, conditional))| Psnr {
+            sigma,
+            unconditional: mean(unconditional),
+            conditional: classified.then(|| mean(conditional)),
+        })
+        .collect();
+    let accuracy = classified.then(|| mean(correct as f64));
+    Ok((Evaluation { images: count, accuracy, psnr }, predictions))
+}
+
+fn integers(tensor: &Tensor) -> Vec<i64> {
+    let flat = tensor.to_device(Device::Cpu);
+    (0..flat.numel() as i64).map(|i| flat.int64_value(&[i])).collect()
+}
+
+/// Images of one size, padded to the network's stride by reflection.
+struct Prepared {
+    clean: Tensor,
+    len: usize,
+    height: usize,
+    width: usize,
+}
+
+impl Prepared {
+    /// As many of the next images as have the same size and fit into a batch.
+    fn gather(images: &Images, indices: &[usize], stride: usize, options: &Options) -> Result<Prepared> {
+        let mut values: Vec<f32> = Vec::new();
+        let (mut len, mut height, mut width) = (0, 0, 0);
+        let mut padded = (0, 0);
+        for &index in indices.iter().take(BATCH) {
+            let pixels = images.pixels(index)?;
+            let crop = options.crop.unwrap_or(usize::MAX);
+            let size = (pixels.height.min(crop), pixels.width.min(crop));
+            if len == 0 {
+                (height, width) = size;
+                padded = (height.next_multiple_of(stride), width.next_multiple_of(stride));
+            } else if size != (height, width) || (len + 1) * padded.0 * padded.1 > BATCH_PIXELS {
+                break;
+            }
+            planes(&pixels, (height, width), padded, &mut values);
+            len += 1;
+        }
+        let shape = [len as i64, 3, padded.0 as i64, padded.1 as i64];
+        Ok(Prepared { clean: Tensor::from_slice(&values).reshape(shape), len, height, width })
+    }
+
+    fn noise(&self, indices: &[usize], sigma: f64) -> Tensor {
+        let each = self.clean.numel() / self.len;
+        let values: Vec<f32> = indices
+            .iter()
+            .flat_map(|&index| {
+                let mut rng = ChaCha8Rng::seed_from_u64(sigma.to_bits());
+                rng.set_stream(index as u64);
+                StandardNormal.sample_iter(rng).take(each)
+            })
+            .collect();
+        Tensor::from_slice(&values).reshape(self.clean.size())
+    }
+
+    /// Sum over the images of the PSNR inside the padding.
+    fn psnr(&self, output: &Tensor, clean: &Tensor) -> f64 {
+        let inside = |t: &Tensor| t.narrow(2, 0, self.height as i64).narrow(3, 0, self.width as i64);
+        let error = inside(output).clamp(0.0, 1.0) - inside(clean);
+        let mse = error.square().mean_dim([1i64, 2, 3].as_slice(), false, Kind::Double);
+        // A perfect image would be infinitely good; 1e-10 is 100 dB.
+        (mse.clamp_min(1e-10).log10() * -10.0).sum(Kind::Double).double_value(&[])
+    }
+}
+
+/// Appends the central part of an image as planes, continued by reflection to the padded size.
+fn planes(pixels: &Pixels, size: (usize, usize), padded: (usize, usize), out: &mut Vec<f32>) {
+    let (top, left) = ((pixels.height - size.0) / 2, (pixels.width - size.1) / 2);
+    for channel in 0..3 {
+        for row in 0..padded.0 {
+            let y = top + reflect(row as isize, size.0);
+            for column in 0..padded.1 {
+                let x = left + reflect(column as isize, size.1);
+                out.push(f32::from(pixels.rgb[(y * pixels.width + x) * 3 + channel]) / 255.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! A run that a person watches: progress, metrics, validation, checkpoints, and a clean stop.
+
+use crate::evaluate::Evaluation;
+use crate::metrics::Metrics;
+use crate::run::{Run, Step};
+use anyhow::{Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Time between checkpoints.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
+
+/// Takes the steps that are left of `run` and keeps its folder up to date: a line of metrics a step,
+/// a validation every so often, a checkpoint every five minutes and at the end. When `stop` becomes true
+/// it writes a checkpoint and ends.
+///
+/// # Errors
+/// If a step fails, a file cannot be written, or the run was stopped before its end.
+pub fn fit(run: &mut Run, dir: &Path, stop: &AtomicBool) -> Result<()> {
+    let mut metrics = Metrics::open(dir, run.steps())?;
+    let (total, every) = (run.config().steps, run.config().validate_every);
+    let bar = ProgressBar::new(total).with_position(run.steps());
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:30} {human_pos}/{human_len} steps, {per_sec}, {eta} left, {msg}",
+    )?);
+    bar.reset_eta();
+    let mut saved = Instant::now();
+    while run.steps() < total {
+        let step = run.step()?;
+        metrics.write(run.steps(), &figures(&step))?;
+        bar.set_message(format!("loss {:.4}", step.loss));
+        bar.inc(1);
+        let last = run.steps() == total;
+        if (run.steps().is_multiple_of(every) || last)
+            && let Some(evaluation) = run.validate()?
+        {
+            metrics.write(run.steps(), &evaluation_figures(&evaluation))?;
+            say(&bar, format!("step {}: loss {:.4}, {}", run.steps(), step.loss, summary(&evaluation)));
+        }
+        let stopped = stop.load(Ordering::Relaxed);
+        if last || stopped || saved.elapsed() >= CHECKPOINT_EVERY {
+            run.checkpoint(dir)?;
+            saved = Instant::now();
+        }
+        if stopped && !last {
+            bar.abandon();
+            bail!(
+                "stopped after step {}; the checkpoint is written, `gradresnet-train resume {}` goes on",
+                run.steps(),
+                dir.display()
+            );
+        }
+    }
+    bar.finish();
+    Ok(())
+}
+
+/// Above the bar on a terminal, a plain line elsewhere.
+fn say(bar: &ProgressBar, line: String) {
+    if bar.is_hidden() {
+        eprintln!("{line}");
+    } else {
+        bar.println(line);
+    }
+}
+
+fn figures(step: &Step) -> Vec<(String, f64)> {
+    let mut figures = vec![("train/loss".to_string(), step.loss)];
+    figures.extend(step.terms.iter().map(|(name, value)| (format!("train/{name}"), *value)));
+    figures.push(("train/gradient_norm".into(), step.gradient_norm));
+    figures.push(("train/rate".into(), step.rate));
+    figures
+}
+
+fn evaluation_figures(evaluation: &Evaluation) -> Vec<(String, f64)> {
+    let mut figures: Vec<_> =
+        evaluation.accuracy.map(|a| ("held_out/accuracy".into(), a)).into_iter().collect();
+    for psnr in &evaluation.psnr {
+        figures.push((format!("held_out/psnr_{}", psnr.sigma), psnr.unconditional));
+        figures.extend(psnr.conditional.map(|c| (format!("held_out/psnr_{}_conditional", psnr.sigma), c)));
+    }
+    figures
+}
+
+/// An evaluation in one line, for people.
+pub fn summary(evaluation: &Evaluation) -> String {
+    let mut parts: Vec<String> =
+        evaluation.accuracy.map(|a| format!("accuracy {:.2} %", 100.0 * a)).into_iter().collect();
+    for psnr in &evaluation.psnr {
+        let conditional = psnr.conditional.map(|c| format!(" ({c:.2} with its class)")).unwrap_or_default();
+        parts.push(format!("σ = {}: {:.2} dB{conditional}", psnr.sigma, psnr.unconditional));
+    }
+    format!("{} ({} images)", parts.join(", "), evaluation.images)
+}

@@ -1,0 +1,138 @@
+//! What a run reports while it goes on: JSON lines for programs, TensorBoard events for people.
+
+use anyhow::{Context, Result};
+use prost::Message;
+use serde_json::{Map, Value};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Name of the JSON lines in a run's folder.
+pub const METRICS: &str = "metrics.jsonl";
+
+/// Writes each record to both.
+#[derive(Debug)]
+pub struct Metrics {
+    lines: File,
+    events: File,
+}
+
+impl Metrics {
+    /// Opens the files in a run's folder, appending to the JSON lines. Lines of steps from `first` on
+    /// are dropped: a resumed run takes those steps again.
+    pub fn open(dir: &Path, first: u64) -> Result<Metrics> {
+        let path = dir.join(METRICS);
+        if path.exists() {
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("{}: cannot be read", path.display()))?;
+            let before = |line: &&str| {
+                let value: Option<Value> = serde_json::from_str(line).ok();
+                value.and_then(|v| v.get("step")?.as_u64()).is_some_and(|step| step <= first)
+            };
+            let kept: String = text.lines().filter(before).flat_map(|l| [l, "\n"]).collect();
+            gradresnet_models::staged::write_file(&path, kept.as_bytes())?;
+        }
+        let append = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
+        let lines = append(&path).with_context(|| format!("{}: cannot be written", path.display()))?;
+        let path = dir.join(format!("events.out.tfevents.{}.gradresnet", now() as u64));
+        let events = append(&path).with_context(|| format!("{}: cannot be written", path.display()))?;
+        let mut metrics = Metrics { lines, events };
+        metrics.event(Event {
+            wall_time: now(),
+            file_version: Some("brain.Event:2".into()),
+            ..Event::default()
+        })?;
+        Ok(metrics)
+    }
+
+    /// Writes figures of the state after `step` steps, by name; names with a `/` are grouped by
+    /// TensorBoard.
+    pub fn write(&mut self, step: u64, figures: &[(String, f64)]) -> Result<()> {
+        let mut line = Map::from_iter([("step".to_string(), Value::from(step))]);
+        line.extend(figures.iter().map(|(name, value)| (name.clone(), Value::from(*value))));
+        writeln!(self.lines, "{}", Value::Object(line)).context("metrics.jsonl")?;
+        let value = figures
+            .iter()
+            .map(|(tag, value)| Scalar { tag: tag.clone(), simple_value: Some(*value as f32) })
+            .collect();
+        self.event(Event {
+            wall_time: now(),
+            step: i64::try_from(step).unwrap_or(i64::MAX),
+            summary: Some(Summary { value }),
+            ..Event::default()
+        })
+    }
+
+    /// Appends one TFRecord: length, masked CRC of the length, data, masked CRC of the data.
+    fn event(&mut self, event: Event) -> Result<()> {
+        let data = event.encode_to_vec();
+        let length = (data.len() as u64).to_le_bytes();
+        let mut record = Vec::with_capacity(data.len() + 16);
+        record.extend(length);
+        record.extend(masked_crc(&length).to_le_bytes());
+        record.extend(&data);
+        record.extend(masked_crc(&data).to_le_bytes());
+        self.events.write_all(&record).context("TensorBoard events")
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+fn masked_crc(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+/// The part of TensorFlow's `event.proto` and `summary.proto` that scalars need.
+#[derive(Clone, PartialEq, Message)]
+struct Event {
+    #[prost(double, tag = "1")]
+    wall_time: f64,
+    #[prost(int64, tag = "2")]
+    step: i64,
+    #[prost(string, optional, tag = "3")]
+    file_version: Option<String>,
+    #[prost(message, optional, tag = "5")]
+    summary: Option<Summary>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Summary {
+    #[prost(message, repeated, tag = "1")]
+    value: Vec<Scalar>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Scalar {
+    #[prost(string, tag = "1")]
+    tag: String,
+    #[prost(float, optional, tag = "2")]
+    simple_value: Option<f32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_after_the_resumed_step_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut metrics = Metrics::open(dir.path(), 0).unwrap();
+        for step in 1..=4 {
+            metrics.write(step, &[("loss".into(), step as f64)]).unwrap();
+        }
+        let mut metrics = Metrics::open(dir.path(), 2).unwrap();
+        metrics.write(3, &[("loss".into(), 9.0)]).unwrap();
+        let text = std::fs::read_to_string(dir.path().join(METRICS)).unwrap();
+        assert_eq!(text, "{\"step\":1,\"loss\":1.0}\n{\"step\":2,\"loss\":2.0}\n{\"step\":3,\"loss\":9.0}\n");
+    }
+
+    #[test]
+    fn the_mask_is_tensorflow_s() {
+        // CRC-32C of "123456789" is 0xe3069283 (RFC 3720's polynomial, the usual check value).
+        let expected = 0xe306_9283u32.rotate_right(15).wrapping_add(0xa282_ead8);
+        assert_eq!(masked_crc(b"123456789"), expected);
+    }
+}

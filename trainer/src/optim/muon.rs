@@ -1,0 +1,89 @@
+//! Muon: momentum, orthogonalised (Jordan et al. 2024, "Muon: An optimizer for hidden layers").
+//!
+//! The kernel of a convolution counts as a matrix of its output channels by everything else. The update
+//! is the Nesterov momentum with its singular values brought near 1 by five Newton–Schulz iterations.
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// Coefficients of the odd quintic polynomial that is iterated; chosen by its authors so that small
+/// singular values grow fast and all end between 0.7 and 1.2.
+const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
+const ITERATIONS: usize = 5;
+
+/// The rule's constants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Muon {
+    /// Step size: the spectral norm of an update, up to √(rows/columns) of tall matrices.
+    pub learning_rate: f64,
+    /// Decay of the momentum.
+    #[serde(default = "momentum")]
+    pub momentum: f64,
+    /// Decay of the weights, per unit of learning rate.
+    #[serde(default)]
+    pub weight_decay: f64,
+}
+
+fn momentum() -> f64 {
+    0.95
+}
+
+impl Muon {
+    pub(super) fn validate(&self) -> Result<()> {
+        ensure!(self.learning_rate > 0.0, "optimizer.muon.learning_rate: must be above 0");
+        ensure!(
+            (0.0..1.0).contains(&self.momentum),
+            "optimizer.muon.momentum: must be at least 0 and below 1"
+        );
+        ensure!(self.weight_decay >= 0.0, "optimizer.muon.weight_decay: must not be negative");
+        Ok(())
+    }
+
+    pub(super) fn step(&self, parameter: &mut Tensor, gradient: &Tensor, state: &mut Tensor, rate: f64) {
+        let _ = state.lerp_(gradient, 1.0 - self.momentum);
+        let nesterov = gradient.lerp(state, self.momentum);
+        let rows = parameter.size()[0];
+        let matrix = nesterov.reshape([rows, -1]);
+        let columns = matrix.size()[1];
+        let update = orthogonalise(&matrix).reshape(parameter.size());
+        let rate = rate * self.learning_rate;
+        if self.weight_decay > 0.0 {
+            *parameter *= 1.0 - rate * self.weight_decay;
+        }
+        *parameter -= update * (rate * (rows as f64 / columns as f64).max(1.0).sqrt());
+    }
+}
+
+/// The matrix with its singular values brought near 1, and its singular vectors kept.
+fn orthogonalise(matrix: &Tensor) -> Tensor {
+    let [a, b, c] = QUINTIC;
+    let tall = matrix.size()[0] > matrix.size()[1];
+    let mut x = if tall { matrix.tr() } else { matrix.shallow_clone() };
+    x = &x / (x.square().sum(Kind::Float).sqrt() + 1e-7);
+    for _ in 0..ITERATIONS {
+        let gram = x.matmul(&x.tr());
+        let polynomial = &gram * b + gram.matmul(&gram) * c;
+        x = &x * a + polynomial.matmul(&x);
+    }
+    if tall { x.tr() } else { x }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn singular_values_end_near_one() {
+        tch::manual_seed(3);
+        for shape in [[24i64, 216], [48, 24], [10, 10]] {
+            let matrix = Tensor::randn(shape, (Kind::Float, Device::Cpu));
+            let (_, values, _) = Tensor::linalg_svd(&orthogonalise(&matrix), false, "");
+            let (low, high) = (values.min().double_value(&[]), values.max().double_value(&[]));
+            // Jordan et al. state 0.7 to 1.2; a nearly singular square matrix may stay a little below.
+            assert!(low > 0.3 && high < 1.3, "{shape:?}: {low} to {high}");
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! One training run: its state, its steps, its checkpoints.
+
+use crate::config::Config;
+use crate::data::{BatchPlan, Images, Loader, Split};
+use crate::evaluate::{Evaluation, Options, evaluate};
+use crate::golden::golden;
+use crate::nets::GradResNet;
+use crate::objective;
+use crate::optim::{Optimizer, schedule};
+use anyhow::{Context, Result, ensure};
+use gradresnet_models::{Array, Checkpoint, Provenance, Spec, Tensors, tensors};
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tch::{Device, Kind, Tensor};
+
+/// Files of a run's folder beside the metrics.
+pub const CONFIG: &str = "config.toml";
+/// Folder of the checkpoint below a run's folder.
+pub const CHECKPOINT: &str = "checkpoint";
+const STATE: &str = "state.json";
+const OPTIMIZER: &str = "optimizer.safetensors";
+/// Prefix, in the optimiser's file, of the weights that an average is kept of.
+const RAW: &str = "raw.";
+
+/// Root mean square of σ·∇log p at the start (DESIGN: from a larger one, training may not leave the
+/// plateau).
+const INITIAL_SCORE: f64 = 0.1;
+
+/// Held-out images that a validation looks at, at most, and the side of what it looks at.
+const VALIDATION_IMAGES: usize = 256;
+const VALIDATION_CROP: usize = 128;
+
+/// Where the images are and where the tensors live.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Training images.
+    pub data: PathBuf,
+    /// Device of the network.
+    pub device: Device,
+    /// Threads that decode and augment, for each objective.
+    pub loader_threads: usize,
+}
+
+/// What `state.json` says: enough, with the tensors, to go on exactly.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Steps taken.
+    pub step: u64,
+    /// Training images, as given at the start.
+    pub data: PathBuf,
+    /// CPU time so far, in seconds.
+    pub cpu_seconds: f64,
+    /// The command that started the run.
+    pub command: String,
+}
+
+/// A run between two steps.
+#[derive(Debug)]
+pub struct Run {
+    config: Config,
+    spec: Spec,
+    place: Place,
+    state: State,
+    /// CPU time of this process when the run was opened, in seconds.
+    cpu_start: f64,
+    net: GradResNet,
+    /// Moving average of the weights, where the config asks for one.
+    average: Option<GradResNet>,
+    optimizer: Optimizer,
+    held_out: Images,
+    denoising: Option<Loader>,
+    classification: Option<Loader>,
+}
+
+/// What one step found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// The sum of the terms.
+    pub loss: f64,
+    /// The terms of the loss by name.
+    pub terms: Vec<(&'static str, f64)>,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Factor of the learning rates.
+    pub rate: f64,
+}
+
+impl Run {
+    /// Starts a run from random parameters.
+    ///
+    /// # Errors
+    /// If the data does not fit the config.
+    pub fn start(config: Config, place: Place, command: String) -> Result<Run> {
+        let images = Images::open(&place.data, Split::Train)?;
+        let spec = fitting_spec(&config, &images, &place.data)?;
+        let net = GradResNet::random(
+            &spec.architecture,
+            spec.classes.len(),
+            config.seed,
+            Kind::Float,
+            place.device,
+        );
+        let (train, held_out) = images.hold_out(config.held_out);
+        let train = Arc::new(train);
+        if let Some(plan) = denoising_plan(&config) {
+            let batch = Loader::start(train.clone(), plan, 0, 1).next_batch()?.to_device(place.device);
+            objective::initialise_gain(&net, &batch, INITIAL_SCORE);
+        }
+        let average = config.optimizer.average.map(|_| net.copy());
+        let optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
+        let state = State { step: 0, data: place.data.clone(), cpu_seconds: 0.0, command };
+        Ok(Run::assemble(config, spec, place, state, (net, average, optimizer), (train, held_out)))
+    }
+
+    /// Goes on from the checkpoint in a run's folder. `place` may overrule where the data is.
+    ///
+    /// The steps that follow are those of an uninterrupted run, bit for bit, if the device, the number
+    /// of threads and libtorch are the same.
+    ///
+    /// # Errors
+    /// If there is no checkpoint, or it does not fit the run's config or the data.
+    pub fn resume(dir: &Path, place: impl FnOnce(&State) -> Place) -> Result<Run> {
+        let config = Config::read(&dir.join(CONFIG))?;
+        let folder = dir.join(CHECKPOINT);
+        let path = folder.join(STATE);
+        let text = std::fs::read(&path)
+            .with_context(|| format!("{}: no checkpoint of an unfinished run", path.display()))?;
+        let state: State = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+        let checkpoint = Checkpoint::read(&folder)?;
+        let path = folder.join(OPTIMIZER);
+        let (saved, _) = tensors::read(&path)?;
+
+        let place = place(&state);
+        let images = Images::open(&place.data, Split::Train)?;
+        let spec = fitting_spec(&config, &images, &place.data)?;
+        ensure!(
+            checkpoint.spec.architecture == spec.architecture,
+            "{}: of another architecture than {CONFIG}",
+            folder.display()
+        );
+        ensure!(
+            checkpoint.spec.classes == spec.classes,
+            "{}: its classes are not those of {}",
+            folder.display(),
+            place.data.display()
+        );
+        let load = |values: &Tensors| {
+            let (a, classes) = (&spec.architecture, spec.classes.len());
+            GradResNet::from_tensors(a, classes, values, Kind::Float, place.device)
+                .with_context(|| format!("{}: parameters are missing", path.display()))
+        };
+        let published = load(&checkpoint.parameters)?;
+        let (net, average) = match config.optimizer.average {
+            Some(_) => {
+                let raw = |(name, array): (&String, &Array)| {
+                    Some((name.strip_prefix(RAW)?.to_string(), array.clone()))
+                };
+                (load(&saved.iter().filter_map(raw).collect())?, Some(published))
+            }
+            None => (published, None),
+        };
+        let mut optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
+        optimizer.load(&saved).with_context(|| path.display().to_string())?;
+        let (train, held_out) = images.hold_out(config.held_out);
+        let images = (Arc::new(train), held_out);
+        Ok(Run::assemble(config, spec, place, state, (net, average, optimizer), images))
+    }
+
+    fn assemble(
+        config: Config,
+        spec: Spec,
+        place: Place,
+        state: State,
+        (net, average, optimizer): (GradResNet, Option<GradResNet>, Optimizer),
+        (train, held_out): (Arc<Images>, Images),
+    ) -> Run {
+        let loader = |plan| Loader::start(train.clone(), plan, state.step, place.loader_threads);
+        Run {
+            denoising: denoising_plan(&config).map(loader),
+            classification: classification_plan(&config).map(loader),
+            cpu_start: cpu_seconds(),
+            config,
+            spec,
+            place,
+            state,
+            net,
+            average,
+            optimizer,
+            held_out,
+        }
+    }
+
+    /// The run's config.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Steps taken so far.
+    pub fn steps(&self) -> u64 {
+        self.state.step
+    }
+
+    /// The network that is evaluated and shipped: the average of the weights, if one is kept.
+    pub fn published(&self) -> &GradResNet {
+        self.average.as_ref().unwrap_or(&self.net)
+    }
+
+    /// One step of the optimiser on the sum of the objectives (eq. 13).
+    ///
+    /// # Errors
+    /// If an image cannot be read, or if the loss is not finite; the parameters are unchanged then.
+    pub fn step(&mut self) -> Result<Step> {
+        let (device, step) = (self.place.device, self.state.step);
+        let mut terms = Vec::new();
+        if let (Some(loader), Some(config)) = (&mut self.denoising, &self.config.denoising) {
+            let batch = loader.next_batch()?.to_device(device);
+            terms.push(("denoising", objective::denoising(&self.net, &batch, config)));
+        }
+        if let Some(loader) = &mut self.classification {
+            let batch = loader.next_batch()?.to_device(device);
+            terms.push(("classification", objective::classification(&self.net, &batch)?));
+        }
+        let loss: Tensor = terms.iter().map(|(_, term)| term).sum();
+        let value = loss.double_value(&[]);
+        ensure!(
+            value.is_finite(),
+            "step {}: the loss is {value}; lower the learning rates or clip the gradient ([optimizer] in {CONFIG})",
+            step + 1
+        );
+        let parameters: Vec<&Tensor> = self.optimizer.names().map(|n| self.net.parameter(n)).collect();
+        let gradients = Tensor::run_backward(&[loss], &parameters, false, false);
+        let rate = schedule::cosine(step, self.config.steps, self.config.optimizer.warmup);
+        let gradient_norm = self.optimizer.step(&parameters, &gradients, rate, step);
+        if let (Some(average), Some(decay)) = (&self.average, self.config.optimizer.average) {
+            // Early on, the average would remember little but the random start: shorten its memory.
+            let decay = decay.min((1 + step) as f64 / (10 + step) as f64);
+            average.move_towards(&self.net, 1.0 - decay);
+        }
+        self.state.step += 1;
+        let terms = terms.iter().map(|(name, term)| (*name, term.double_value(&[]))).collect();
+        Ok(Step { loss: value, terms, gradient_norm, rate })
+    }
+
+    /// Measures the published network on some of the held-out images; `None` if none are held out.
+    ///
+    /// # Errors
+    /// If an image cannot be read.
+    pub fn validate(&self) -> Result<Option<Evaluation>> {
+        if self.held_out.is_empty() {
+            return Ok(None);
+        }
+        let options = Options {
+            sigmas: vec![15.0, 25.0, 50.0],
+            limit: Some(VALIDATION_IMAGES),
+            crop: Some(VALIDATION_CROP),
+            kind: Kind::Float,
+            device: self.place.device,
+        };
+        let (evaluation, _) = evaluate(self.published(), &self.spec, &self.held_out, &options, |_| ())?;
+        Ok(Some(evaluation))
+    }
+
+    /// Writes the checkpoint in a run's folder, in one rename: the published network with its golden
+    /// values, and what [`Run::resume`] needs.
+    ///
+    /// # Errors
+    /// If it cannot be written, or a parameter is not finite.
+    pub fn checkpoint(&self, dir: &Path) -> Result<()> {
+        let mut state = self.state.clone();
+        state.cpu_seconds += cpu_seconds() - self.cpu_start;
+        let mut spec = self.spec.clone();
+        spec.provenance = Some(Provenance {
+            data: self.config.data.clone(),
+            steps: state.step,
+            seed: self.config.seed,
+            cpu_hours: (state.cpu_seconds / 36.0).round() / 100.0,
+            command: state.command.clone(),
+            versions: BTreeMap::from([("gradresnet-train".into(), env!("CARGO_PKG_VERSION").into())]),
+        });
+        let parameters = self.published().to_tensors();
+        let golden = golden(&spec, &parameters);
+        let staged = Checkpoint { spec, parameters, golden }.stage(&dir.join(CHECKPOINT))?;
+        let mut saved = self.optimizer.to_tensors();
+        if self.average.is_some() {
+            let raw = self.net.to_tensors().into_iter();
+            saved.extend(raw.map(|(name, array)| (format!("{RAW}{name}"), array)));
+        }
+        staged.write(OPTIMIZER, &tensors::serialise(&saved, &BTreeMap::new())?)?;
+        staged.write(STATE, &serde_json::to_vec_pretty(&state)?)?;
+        staged.commit(true)?;
+        Ok(())
+    }
+}
+
+/// The spec of the model that `config` trains on `images`.
+fn fitting_spec(config: &Config, images: &Images, data: &Path) -> Result<Spec> {
+    ensure!(
+        config.classification.is_none() || images.classes().len() >= 2,
+        "{}: [classification] needs images in class folders, at least two",
+        data.display()
+    );
+    let spec = config.spec(images.classes().to_vec());
+    spec.validate()?;
+    Ok(spec)
+}
+
+/// The two objectives draw different images and noise.
+fn denoising_plan(config: &Config) -> Option<BatchPlan> {
+    let d = config.denoising.as_ref()?;
+    let (batch, size, augment, sigma) = (d.batch, d.size, d.augment, d.sigma);
+    Some(BatchPlan { batch, size, augment, sigma, seed: config.seed.wrapping_mul(2) })
+}
+
+fn classification_plan(config: &Config) -> Option<BatchPlan> {
+    let c = config.classification.as_ref()?;
+    let (batch, size, augment, sigma) = (c.batch, c.size, c.augment, c.sigma);
+    Some(BatchPlan { batch, size, augment, sigma, seed: config.seed.wrapping_mul(2).wrapping_add(1) })
+}
+
+/// CPU time of this process, all threads, in seconds.
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
