@@ -29,7 +29,8 @@ pub fn classification(net: &GradResNet, batch: &Batch) -> Result<Tensor> {
     let classes = batch.classes.as_ref().context("the images are not in class folders")?;
     let logits = net.forward(&batch.noisy(), Phase::Training).logits;
     let logits = logits.context("the network has no class head")?;
-    Ok(logits.cross_entropy_for_logits(classes))
+    // tch's own `cross_entropy_for_logits` computes in float32 whatever it is given.
+    Ok(logits.log_softmax(1, None::<Kind>).nll_loss(classes))
 }
 
 /// Scales the energy's vector so that the root mean square of σ·∇log p over a batch is `target`: the

@@ -1,0 +1,152 @@
+//! What a person and a script see of `gradresnet-train`.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gradresnet-train")).args(args).output().unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+const CONFIG: &str = r#"
+name = "tiny"
+data = "stripes"
+steps = 4
+validate_every = 2
+held_out = 0.25
+[architecture]
+stem = "cifar"
+width = 8
+blocks = [1]
+block = "residual"
+norm = "group"
+side_connections = "stem"
+activation = "gelu"
+biases = false
+centre = 0.5
+scale = 4.0
+[denoising]
+batch = 2
+size = 8
+sigma = [1, 70]
+[optimizer]
+adamw = { learning_rate = 4e-3 }
+average = 0.9
+"#;
+
+fn photographs(dir: &Path) {
+    std::fs::create_dir_all(dir).unwrap();
+    for i in 0..4u32 {
+        image::RgbImage::from_fn(16, 12, |x, y| image::Rgb([(x * i * 4) as u8, (y * 20) as u8, 90]))
+            .save(dir.join(format!("{i}.png")))
+            .unwrap();
+    }
+}
+
+#[test]
+fn fit_then_eval_then_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, data, run_dir) =
+        (dir.path().join("tiny.toml"), dir.path().join("photos"), dir.path().join("run"));
+    std::fs::write(&config, CONFIG).unwrap();
+    photographs(&data);
+    let fit =
+        ["fit", "--config", text(&config), "--data", text(&data), "-o", text(&run_dir), "--threads", "1"];
+    let out = run(&fit);
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success(), "{stderr}");
+    assert!(stderr.contains("step 4"), "{stderr}");
+    // Four steps, and validations after the second and the fourth.
+    let metrics = std::fs::read_to_string(run_dir.join("metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), 6, "{metrics}");
+
+    // Starting again would overwrite a run.
+    let out = run(&fit);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("resume"));
+    // A finished run has nothing left to do.
+    assert!(run(&["resume", text(&run_dir), "--threads", "1"]).status.success());
+
+    let checkpoint = run_dir.join("checkpoint");
+    let eval =
+        ["eval", text(&checkpoint), "--data", text(&data), "--sigma", "10,25", "--json", "--threads", "1"];
+    let out = run(&eval);
+    let value: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(value["images"], 4);
+    let first = value["psnr"][0]["unconditional"].as_f64().unwrap();
+    assert!(value["psnr"][0]["sigma"] == 10.0 && first > 20.0, "{value}");
+
+    let mut float64 = eval.to_vec();
+    float64.extend(["--float64", "--record", "stripes"]);
+    let value: serde_json::Value = serde_json::from_slice(&run(&float64).stdout).unwrap();
+    // float32 against float64 of one PSNR.
+    assert!((value["psnr"][0]["unconditional"].as_f64().unwrap() - first).abs() < 1e-4);
+    let spec = gradresnet_models::Spec::read(&checkpoint.join("spec.json")).unwrap();
+    assert_eq!(spec.metrics.len(), 2);
+    assert_eq!((spec.metrics[1].data.as_str(), spec.metrics[1].sigma), ("stripes", Some(25.0)));
+}
+
+#[test]
+fn bad_input_gives_one_line_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, empty, out) = (dir.path().join("photos"), dir.path().join("empty"), dir.path().join("run"));
+    photographs(&data);
+    std::fs::create_dir(&empty).unwrap();
+    let config = |name: &str, from: &str, to: &str| {
+        let path = dir.path().join(name);
+        assert!(CONFIG.contains(from));
+        std::fs::write(&path, CONFIG.replace(from, to)).unwrap();
+        path
+    };
+    let good = config("good.toml", "4", "4");
+    let torn = dir.path().join("torn");
+    photographs(&torn);
+    let png = std::fs::read(torn.join("1.png")).unwrap();
+    for i in 0..4 {
+        std::fs::write(torn.join(format!("{i}.png")), &png[..png.len() / 2]).unwrap();
+    }
+    let nowhere = dir.path().join("nowhere");
+    let fit = |config: &Path, data: &Path, extra: &[&str]| {
+        let mut args = vec!["fit", "--config", text(config), "--data", text(data), "-o", text(&out)];
+        args.extend(extra);
+        run(&args)
+    };
+    let mut cases = vec![
+        ("no config", fit(&nowhere, &data, &[]), "nowhere"),
+        ("no data", fit(&good, &nowhere, &[]), "nowhere: not a folder"),
+        ("no images", fit(&good, &empty, &[]), "no PNG or JPEG"),
+        ("torn images", fit(&good, &torn, &[]), ".png: not a readable image"),
+        ("unknown field", fit(&config("a.toml", "scale =", "scael ="), &data, &[]), "scael"),
+        ("no width", fit(&config("b.toml", "width = 8", "width = 0"), &data, &[]), "width"),
+        ("batch 0", fit(&config("c.toml", "batch = 2", "batch = 0"), &data, &[]), "denoising.batch"),
+        ("sigma", fit(&config("d.toml", "[1, 70]", "[70, 1]"), &data, &[]), "denoising.sigma"),
+        ("NaN", fit(&config("e.toml", "[1, 70]", "[1, nan]"), &data, &[]), "denoising.sigma"),
+        ("rate", fit(&config("f.toml", "4e-3", "nan"), &data, &[]), "learning_rate"),
+        ("device", fit(&good, &data, &["--device", "tpu"]), "expected `cpu`"),
+        ("no checkpoint", run(&["eval", text(&nowhere), "--data", text(&data)]), "nowhere"),
+        ("nothing to resume", run(&["resume", text(&empty)]), "config.toml"),
+        ("sigma < 0", run(&["eval", text(&empty), "--data", text(&data), "--sigma=-1"]), "noise level"),
+        ("sigma NaN", run(&["eval", text(&empty), "--data", text(&data), "--sigma", "nan"]), "noise level"),
+        ("no command", run(&[]), "Usage"),
+    ];
+    let classifier = config("g.toml", "[denoising]", "[classification]");
+    cases.push(("no classes", fit(&classifier, &data, &[]), "class folders"));
+    if !tch::Cuda::is_available() {
+        cases.push(("no CUDA", fit(&good, &data, &["--device", "cuda:0"]), "no CUDA"));
+    }
+    for (name, output, expected) in cases {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
+        assert!(stderr.contains(expected), "{name}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{name}: {stderr}");
+        assert!(output.stdout.is_empty() && !out.exists(), "{name}: output was left");
+    }
+    for command in
+        [&["--help"][..], &["fit", "--help"], &["resume", "--help"], &["eval", "--help"], &["--version"]]
+    {
+        assert!(run(command).status.success());
+    }
+}

@@ -1,0 +1,136 @@
+//! The derivatives that training and denoising rest on, against central differences in float64, for
+//! every variant of the network.
+
+use gradresnet_models::{Activation, Architecture, BlockForm, Norm, SideConnections, Stem};
+use gradresnet_train::config::Denoising;
+use gradresnet_train::data::Batch;
+use gradresnet_train::data::augment::Augment;
+use gradresnet_train::nets::{GradResNet, Phase};
+use gradresnet_train::objective;
+use tch::{Device, Kind, Tensor};
+
+const STEP: f64 = 1e-4;
+/// Differences of fourth order with step h err by h⁴ and, in float64, by 1e-16/h relative to smooth
+/// values of order 1; both are far below this.
+const TOLERANCE: f64 = 1e-6;
+
+fn variants() -> Vec<(String, Architecture)> {
+    let base = Architecture {
+        stem: Stem::Cifar,
+        width: 8,
+        blocks: vec![1, 1],
+        block: BlockForm::Residual,
+        norm: Norm::Group,
+        group_size: 8,
+        side_connections: SideConnections::Stem,
+        activation: Activation::Gelu,
+        biases: false,
+        centre: 0.5,
+        scale: 4.0,
+    };
+    let mut all = vec![("base".to_string(), base.clone())];
+    let mut add = |name: &str, change: &dyn Fn(&mut Architecture)| {
+        let mut a = base.clone();
+        change(&mut a);
+        all.push((name.to_string(), a));
+    };
+    add("postact", &|a| a.block = BlockForm::Postact);
+    add("end", &|a| a.block = BlockForm::End);
+    add("homogeneous", &|a| a.norm = Norm::Homogeneous);
+    add("batch", &|a| a.norm = Norm::Batch);
+    add("none", &|a| a.norm = Norm::None);
+    add("silu, biases", &|a| (a.activation, a.biases) = (Activation::Silu, true));
+    add("imagenet stem", &|a| a.stem = Stem::Imagenet);
+    add("no side connections", &|a| a.side_connections = SideConnections::None);
+    all
+}
+
+fn batch() -> Batch {
+    tch::manual_seed(5);
+    let options = (Kind::Double, Device::Cpu);
+    Batch {
+        clean: Tensor::rand([2, 3, 8, 8], options),
+        noise: Tensor::randn([2, 3, 8, 8], options),
+        sigma: Tensor::from_slice(&[0.1, 0.3]),
+        classes: Some(Tensor::from_slice(&[0i64, 2])),
+    }
+}
+
+fn close(found: f64, expected: f64, what: &str) {
+    let error = (found - expected).abs() / expected.abs().max(1e-3);
+    assert!(error < TOLERANCE, "{what}: {found} for {expected}");
+}
+
+/// d/dt f(t) at 0.
+fn slope(f: impl Fn(f64) -> f64) -> f64 {
+    (8.0 * (f(STEP) - f(-STEP)) - (f(2.0 * STEP) - f(-2.0 * STEP))) / (12.0 * STEP)
+}
+
+#[test]
+fn the_denoiser_moves_along_the_gradient_of_its_log_density() {
+    let batch = batch();
+    let weights = Tensor::from_slice(&[0.0, 1.0, 0.0, 2.0, -0.5, 0.25]).view([2, 3]);
+    let direction = Tensor::randn([2, 3, 8, 8], (Kind::Double, Device::Cpu));
+    for (name, architecture) in variants() {
+        let net = GradResNet::random(&architecture, 3, 1, Kind::Double, Device::Cpu);
+        let noisy = batch.noisy();
+        let out = net.denoise(&noisy, &batch.sigma, Some(&weights));
+        let score = (out.denoised - &noisy) / batch.sigma.square().view([-1, 1, 1, 1]);
+        let along = (score * &direction).sum(Kind::Double).double_value(&[]);
+        let density = |t: f64| {
+            let out = net.forward(&(&noisy + &direction * t), Phase::Evaluation);
+            let conditional = &weights * out.logits.unwrap().log_softmax(1, Kind::Double);
+            (out.log_p.sum(Kind::Double) + conditional.sum(Kind::Double)).double_value(&[])
+        };
+        close(along, slope(density), &name);
+    }
+}
+
+#[test]
+fn the_loss_has_the_right_gradient_through_the_double_backward_pass() {
+    let batch = batch();
+    let config = Denoising {
+        batch: 2,
+        size: 8,
+        sigma: [10.0, 80.0].into(),
+        weight_power: 1.0,
+        augment: Augment::default(),
+    };
+    for (name, architecture) in variants() {
+        let net = GradResNet::random(&architecture, 3, 2, Kind::Double, Device::Cpu);
+        objective::initialise_gain(&net, &batch, 0.5);
+        let loss = |net: &GradResNet| {
+            objective::denoising(net, &batch, &config) + objective::classification(net, &batch).unwrap()
+        };
+        let trained: Vec<&Tensor> =
+            net.list().iter().filter(|p| p.is_trained()).map(|p| net.parameter(&p.name)).collect();
+        let directions: Vec<Tensor> = trained.iter().map(|t| t.randn_like()).collect();
+        let gradients = Tensor::run_backward(&[loss(&net)], &trained, false, false);
+        let along: f64 =
+            gradients.iter().zip(&directions).map(|(g, d)| (g * d).sum(Kind::Double).double_value(&[])).sum();
+        let at = |t: f64| {
+            let moved = net.copy();
+            {
+                let _no_grad = tch::no_grad_guard();
+                for (p, d) in net.list().iter().filter(|p| p.is_trained()).zip(&directions) {
+                    let mut parameter = moved.parameter(&p.name).shallow_clone();
+                    parameter += d * t;
+                }
+            }
+            loss(&moved).double_value(&[])
+        };
+        close(along, slope(at), &name);
+    }
+}
+
+#[test]
+fn the_start_is_scaled_to_the_score_asked_for() {
+    let batch = batch();
+    let (_, architecture) = &variants()[0];
+    let net = GradResNet::random(architecture, 0, 3, Kind::Double, Device::Cpu);
+    objective::initialise_gain(&net, &batch, 0.1);
+    let noisy = batch.noisy().set_requires_grad(true);
+    let scaled = batch.sigma.view([-1, 1, 1, 1]) * net.score_for_training(&noisy);
+    let rms = scaled.square().mean(Kind::Double).sqrt().double_value(&[]);
+    assert!((rms - 0.1).abs() < 1e-9, "{rms}");
+}

@@ -1,0 +1,170 @@
+//! A resumed run goes on as if it had never stopped, bit for bit.
+
+use gradresnet_models::Checkpoint;
+use gradresnet_train::config::Config;
+use gradresnet_train::run::{CHECKPOINT, CONFIG, Place, Run, Step};
+use std::path::Path;
+use tch::Device;
+
+const ARCHITECTURE: &str = r#"
+[architecture]
+stem = "cifar"
+width = 8
+blocks = [1, 1]
+block = "residual"
+norm = "NORM"
+side_connections = "stem"
+activation = "gelu"
+biases = false
+centre = 0.5
+scale = 4.0
+"#;
+
+/// Every kind of state: both rules, an average, running statistics, both objectives.
+const CASES: [(&str, &str, &str); 3] = [
+    (
+        "denoising, Muon, average",
+        "group",
+        r#"
+[denoising]
+batch = 2
+size = 8
+sigma = [1, 70]
+weight_power = 1.0
+augment = { flip = true, turn = true }
+
+[optimizer]
+muon = { learning_rate = 0.02 }
+adamw = { learning_rate = 4e-3 }
+clip = 1.0
+warmup = 2
+average = 0.99
+"#,
+    ),
+    (
+        "joint, AdamW, batch norm",
+        "batch",
+        r#"
+[denoising]
+batch = 2
+size = 8
+sigma = [1, 100]
+
+[classification]
+batch = 3
+size = 8
+sigma = [0, 20]
+augment = { padding = 2 }
+
+[optimizer]
+adamw = { learning_rate = 4e-3, weight_decay = 0.01 }
+"#,
+    ),
+    (
+        "classification, Muon",
+        "homogeneous",
+        r#"
+[classification]
+batch = 3
+size = 8
+sigma = [0, 20]
+
+[optimizer]
+muon = { learning_rate = 0.02, weight_decay = 0.01 }
+adamw = { learning_rate = 4e-3 }
+"#,
+    ),
+];
+
+const STEPS: u64 = 7;
+const STOP: u64 = 3;
+
+fn images(dir: &Path) {
+    for (class, name) in ["cat", "dog"].iter().enumerate() {
+        std::fs::create_dir_all(dir.join(name)).unwrap();
+        for i in 0..4u32 {
+            image::RgbImage::from_fn(12, 10, |x, y| {
+                let v = (x * (3 + class as u32) + y * (i + 1) * 5) % 256;
+                image::Rgb([v as u8, (x * 20) as u8, (255 - v) as u8])
+            })
+            .save(dir.join(name).join(format!("{i}.png")))
+            .unwrap();
+        }
+    }
+}
+
+fn place(data: &Path) -> Place {
+    Place { data: data.to_path_buf(), device: Device::Cpu, loader_threads: 2 }
+}
+
+fn steps(run: &mut Run, count: u64) -> Vec<Step> {
+    (0..count).map(|_| run.step().unwrap()).collect()
+}
+
+#[test]
+fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
+    tch::set_num_threads(1);
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    images(&data);
+    for (name, norm, rest) in CASES {
+        let text = format!(
+            "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\n{}{rest}",
+            ARCHITECTURE.replace("NORM", norm)
+        );
+        let config = Config::parse(&text).unwrap();
+        let start = || Run::start(config.clone(), place(&data), "test".into()).unwrap();
+
+        let (whole, stopped) = (dir.path().join("whole"), dir.path().join("stopped"));
+        let mut run = start();
+        let expected = steps(&mut run, STEPS);
+        run.checkpoint(&whole).unwrap();
+
+        let mut run = start();
+        let mut found = steps(&mut run, STOP);
+        run.checkpoint(&stopped).unwrap();
+        std::fs::write(stopped.join(CONFIG), &text).unwrap();
+        // What is done after the checkpoint is lost and done again.
+        steps(&mut run, 1);
+        drop(run);
+        let mut run = Run::resume(&stopped, |state| place(&state.data)).unwrap();
+        assert_eq!(run.steps(), STOP);
+        found.extend(steps(&mut run, STEPS - STOP));
+        run.checkpoint(&stopped).unwrap();
+
+        assert_eq!(found, expected, "{name}");
+        assert!(expected.iter().any(|s| s.loss != expected[0].loss), "{name}: nothing was trained");
+        let read = |dir: &Path| Checkpoint::read(&dir.join(CHECKPOINT)).unwrap();
+        let (whole, stopped) = (read(&whole), read(&stopped));
+        assert_eq!(whole.parameters, stopped.parameters, "{name}");
+        assert_eq!(whole.golden, stopped.golden, "{name}");
+        assert_eq!(stopped.spec.provenance.unwrap().steps, STEPS);
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_network_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    images(&data);
+    let text = |width: usize| {
+        let architecture =
+            ARCHITECTURE.replace("NORM", "none").replace("width = 8", &format!("width = {width}"));
+        format!("name = \"t\"\ndata = \"none\"\nsteps = 2\n{architecture}{}", CASES[2].2)
+    };
+    let run_dir = dir.path().join("run");
+    let config = Config::parse(&text(8)).unwrap();
+    Run::start(config, place(&data), "test".into()).unwrap().checkpoint(&run_dir).unwrap();
+    std::fs::write(run_dir.join(CONFIG), text(16)).unwrap();
+    let error = format!("{:#}", Run::resume(&run_dir, |s| place(&s.data)).unwrap_err());
+    assert!(error.contains("another architecture"), "{error}");
+
+    // The data may have gone, or have changed.
+    std::fs::write(run_dir.join(CONFIG), text(8)).unwrap();
+    std::fs::rename(data.join("dog"), data.join("eel")).unwrap();
+    let error = format!("{:#}", Run::resume(&run_dir, |s| place(&s.data)).unwrap_err());
+    assert!(error.contains("classes"), "{error}");
+    std::fs::remove_dir_all(&data).unwrap();
+    let error = format!("{:#}", Run::resume(&run_dir, |s| place(&s.data)).unwrap_err());
+    assert!(error.contains("not a folder"), "{error}");
+}
