@@ -1,0 +1,254 @@
+//! Networks with random weights, and what they are run on.
+
+use gradresnet_models::{
+    Activation, Architecture, Array, BlockForm, Bundle, Checkpoint, Norm, ParameterKind, SideConnections,
+    SigmaRange, Spec, Stem, Task, parameters,
+};
+use gradresnet_train::golden::golden;
+use gradresnet_train::nets::GradResNet;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use std::collections::BTreeMap;
+use tch::{Device, Kind};
+
+/// A network to be built.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// What is special about it.
+    pub name: String,
+    /// The network.
+    pub architecture: Architecture,
+    /// Number of classes; 0 for none.
+    pub classes: usize,
+}
+
+/// What is asked for beside log p(y).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClassWeights {
+    /// a = 0: the unconditional denoiser D_u.
+    Zero,
+    /// a one-hot: the conditional denoiser D_c.
+    OneHot,
+    /// a scaled one-hot, and a negative one: guidance.
+    Scaled,
+}
+
+/// The inputs of one run, in float32.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// `[N, H, W]`.
+    pub size: [usize; 3],
+    /// [N,3,H,W], image units.
+    pub noisy: Vec<f32>,
+    /// [N], image units.
+    pub sigma: Vec<f32>,
+    /// [N,C]; empty without classes.
+    pub class_weights: Vec<f32>,
+}
+
+/// The network that the others differ from in one thing or two: small, so that there can be many.
+fn base() -> Variant {
+    let architecture = Architecture {
+        stem: Stem::Cifar,
+        width: 8,
+        blocks: vec![1, 1],
+        block: BlockForm::Residual,
+        norm: Norm::Group,
+        group_size: 8,
+        side_connections: SideConnections::Stem,
+        activation: Activation::Gelu,
+        biases: false,
+        centre: 0.5,
+        scale: 4.0,
+    };
+    Variant { name: "base".into(), architecture, classes: 5 }
+}
+
+/// Every value of every field, and the pairs that interact: block form × norm, biases × norm.
+pub fn variants() -> Vec<Variant> {
+    let mut all = vec![base()];
+    let mut add = |name: String, change: &dyn Fn(&mut Variant)| {
+        let mut variant = base();
+        change(&mut variant);
+        variant.name = name;
+        all.push(variant);
+    };
+    for norm in [Norm::Group, Norm::Homogeneous, Norm::Batch, Norm::None] {
+        for block in [BlockForm::Residual, BlockForm::Postact, BlockForm::End] {
+            add(format!("{block:?} {norm:?}"), &|v| (v.architecture.block, v.architecture.norm) = (block, norm));
+        }
+        add(format!("biases {norm:?}"), &|v| (v.architecture.biases, v.architecture.norm) = (true, norm));
+    }
+    for activation in [Activation::Relu, Activation::Silu] {
+        add(format!("{activation:?}"), &|v| v.architecture.activation = activation);
+    }
+    for side in [SideConnections::None, SideConnections::Stages] {
+        add(format!("side connections {side:?}"), &|v| v.architecture.side_connections = side);
+    }
+    add("no classes".into(), &|v| v.classes = 0);
+    add("imagenet stem".into(), &|v| v.architecture.stem = Stem::Imagenet);
+    add("width 24".into(), &|v| v.architecture.width = 24);
+    add("groups of 4".into(), &|v| v.architecture.group_size = 4);
+    add("one stage of two blocks".into(), &|v| v.architecture.blocks = vec![2]);
+    add("four stages".into(), &|v| v.architecture.blocks = vec![2, 1, 1, 1]);
+    add("neither centred nor scaled".into(), &|v| (v.architecture.centre, v.architecture.scale) = (0.0, 1.0));
+    // The shape of the bundles that ship.
+    add("photo".into(), &|v| {
+        (v.architecture.width, v.architecture.blocks, v.classes) = (24, vec![1, 1, 1], 0);
+    });
+    // The paper's, as far as it says, at a small width.
+    add("paper".into(), &|v| {
+        let a = &mut v.architecture;
+        (a.block, a.side_connections, a.blocks) =
+            (BlockForm::Postact, SideConnections::Stages, vec![2, 2, 2, 2]);
+        v.classes = 10;
+    });
+    // Everything away from its default at once.
+    add("all different".into(), &|v| {
+        v.architecture = Architecture {
+            stem: Stem::Imagenet,
+            width: 16,
+            blocks: vec![1, 2, 1],
+            block: BlockForm::End,
+            norm: Norm::Homogeneous,
+            group_size: 4,
+            side_connections: SideConnections::Stages,
+            activation: Activation::Silu,
+            biases: true,
+            centre: 0.25,
+            scale: 2.0,
+        };
+        v.classes = 2;
+    });
+    all
+}
+
+/// The sizes and class weights that `variant` is run on: everything for the base, two for the others.
+pub fn inputs(variant: &Variant) -> Vec<(ClassWeights, Inputs)> {
+    use ClassWeights::{OneHot, Scaled, Zero};
+    let make = |size, weights| (weights, Inputs::new(variant, size, weights));
+    if variant.name == "base" {
+        let mut all = Vec::new();
+        for size in [[1, 32, 32], [3, 32, 32], [1, 40, 64], [3, 40, 64]] {
+            all.extend([Zero, OneHot, Scaled].map(|weights| make(size, weights)));
+        }
+        return all;
+    }
+    vec![make([3, 32, 32], Scaled), make([1, 40, 64], OneHot)]
+}
+
+impl Variant {
+    /// A checkpoint with random parameters, its golden values included. A function of the name alone.
+    pub fn checkpoint(&self) -> Checkpoint {
+        let net = GradResNet::random(&self.architecture, self.classes, 1, Kind::Float, Device::Cpu);
+        let mut tensors = net.to_tensors();
+        // Gains of one and statistics of nothing would hide what is done with them.
+        let mut rng = self.rng();
+        for parameter in parameters::parameters(&self.architecture, self.classes) {
+            let mut fill = |centre: f32, spread: f32| {
+                let values = (0..parameter.len())
+                    .map(|_| centre + spread * rng.random_range(-1.0..1.0f32))
+                    .collect();
+                let array = Array::f32(&parameter.shape, values).expect("as many values as the shape has");
+                tensors.insert(parameter.name.clone(), array);
+            };
+            match parameter.kind {
+                ParameterKind::Gain | ParameterKind::RunningVariance => fill(1.0, 0.5),
+                ParameterKind::Bias | ParameterKind::RunningMean => fill(0.0, 0.5),
+                _ => {}
+            }
+        }
+        let spec = Spec {
+            format: gradresnet_models::spec::FORMAT,
+            name: "random".into(),
+            architecture: self.architecture.clone(),
+            task: if self.classes > 0 { Task::Joint } else { Task::Denoising },
+            classes: (0..self.classes).map(|i| format!("class{i}")).collect(),
+            image_size: None,
+            sigma: SigmaRange { min: 0.0, max: 0.3 },
+            provenance: None,
+            metrics: Vec::new(),
+            files: BTreeMap::new(),
+        };
+        let golden = golden(&spec, &tensors);
+        Checkpoint { spec, parameters: tensors, golden }
+    }
+
+    fn rng(&self) -> ChaCha8Rng {
+        let mut seed = [0u8; 32];
+        for (i, byte) in self.name.bytes().enumerate() {
+            seed[i % 32] ^= byte;
+        }
+        ChaCha8Rng::from_seed(seed)
+    }
+}
+
+impl Inputs {
+    /// Smooth images with noise, at sizes rounded up to the network's stride.
+    pub fn new(variant: &Variant, [batch, height, width]: [usize; 3], weights: ClassWeights) -> Inputs {
+        let stride = variant.architecture.stride();
+        let (height, width) = (height.next_multiple_of(stride), width.next_multiple_of(stride));
+        let mut rng = variant.rng();
+        let mut noisy = Vec::new();
+        let mut sigma = Vec::new();
+        let mut class_weights = Vec::new();
+        for _ in 0..batch {
+            let level: f32 = rng.random_range(0.05..0.3);
+            for _ in 0..3 {
+                let (along, across, phase) =
+                    (rng.random_range(-0.4..0.4f32), rng.random_range(-0.4..0.4f32), rng.random_range(0.0..6.0f32));
+                for y in 0..height {
+                    for x in 0..width {
+                        let clean = 0.5 + 0.4 * (along * x as f32 + across * y as f32 + phase).sin();
+                        let noise: f32 = StandardNormal.sample(&mut rng);
+                        noisy.push(clean + level * noise);
+                    }
+                }
+            }
+            sigma.push(level);
+            if variant.classes > 0 {
+                let mut row = vec![0.0; variant.classes];
+                let class = rng.random_range(0..variant.classes);
+                match weights {
+                    ClassWeights::Zero => {}
+                    ClassWeights::OneHot => row[class] = 1.0,
+                    ClassWeights::Scaled => {
+                        row[class] = 3.0;
+                        row[(class + 1) % variant.classes] = -0.5;
+                    }
+                }
+                class_weights.extend(row);
+            }
+        }
+        Inputs { size: [batch, height, width], noisy, sigma, class_weights }
+    }
+}
+
+/// A variant's checkpoint, and the bundle that the exporter made of it.
+#[derive(Debug)]
+pub struct Model {
+    /// Where it came from.
+    pub variant: Variant,
+    /// Its parameters.
+    pub checkpoint: Checkpoint,
+    /// Its graphs.
+    pub bundle: Bundle,
+    // Holds the bundle.
+    _folder: tempfile::TempDir,
+}
+
+impl Model {
+    /// Exports `variant` with random parameters.
+    ///
+    /// # Errors
+    /// Those of the exporter.
+    pub fn new(variant: Variant, options: &gradresnet_export::Options) -> anyhow::Result<Model> {
+        let checkpoint = variant.checkpoint();
+        let folder = tempfile::tempdir()?;
+        let dir = folder.path().join("bundle");
+        gradresnet_export::export(&checkpoint, &dir, options)?;
+        let bundle = Bundle::open(&dir)?;
+        Ok(Model { variant, checkpoint, bundle, _folder: folder })
+    }
+}

@@ -1,0 +1,54 @@
+//! libtorch, with autograd: in float64 the reference, in float32 the engine that training uses.
+
+use super::{Engine, Values, change};
+use crate::cases::{Inputs, Model};
+use anyhow::{Context, Result};
+use gradresnet_train::convert::to_array;
+use gradresnet_train::nets::{GradResNet, Phase};
+use tch::{Device, Kind, Tensor};
+
+/// libtorch in float32.
+#[derive(Debug)]
+pub struct Float32;
+
+impl Engine for Float32 {
+    fn name(&self) -> String {
+        "libtorch float32".into()
+    }
+
+    fn run(&self, model: &Model, inputs: &Inputs) -> Result<Values> {
+        run(model, inputs, Kind::Float)
+    }
+}
+
+/// The inputs as tensors: noisy, sigma and, with classes, class weights.
+pub fn tensors(inputs: &Inputs, kind: Kind) -> (Tensor, Tensor, Option<Tensor>) {
+    let [n, h, w] = inputs.size.map(|d| d as i64);
+    let tensor = |values: &[f32]| Tensor::from_slice(values).to_kind(kind);
+    let weights = (!inputs.class_weights.is_empty()).then(|| tensor(&inputs.class_weights).reshape([n, -1]));
+    (tensor(&inputs.noisy).reshape([n, 3, h, w]), tensor(&inputs.sigma), weights)
+}
+
+/// A model's network.
+///
+/// # Errors
+/// If the checkpoint lacks a parameter.
+pub fn net(model: &Model, kind: Kind) -> Result<GradResNet> {
+    let (a, classes) = (&model.variant.architecture, model.variant.classes);
+    GradResNet::from_tensors(a, classes, &model.checkpoint.parameters, kind, Device::Cpu)
+        .context("a parameter is missing")
+}
+
+pub(super) fn run(model: &Model, inputs: &Inputs, kind: Kind) -> Result<Values> {
+    let net = net(model, kind)?;
+    let (noisy, sigma, weights) = tensors(inputs, kind);
+    let denoised = net.denoise(&noisy, &sigma, weights.as_ref());
+    let forward = tch::no_grad(|| net.forward(&noisy, Phase::Evaluation));
+    let values = |t: &Tensor| to_array(t).to_f64();
+    let optional = |t: &Option<Tensor>| t.as_ref().map(values).unwrap_or_default();
+    Ok(Values {
+        change: change(values(&denoised.denoised), inputs),
+        energy: [values(&denoised.energy), values(&-forward.log_p)],
+        logits: [optional(&denoised.logits), optional(&forward.logits)],
+    })
+}
