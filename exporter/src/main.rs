@@ -1,2 +1,98 @@
-//! x
-fn main() {}
+//! The command line: arguments become options of the library, and its report is printed.
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use gradresnet_export::{Options, Report, Weights, export};
+use gradresnet_models::Checkpoint;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Turns a GradResNet checkpoint into a bundle that `gradresnet` and any ONNX engine can run.
+///
+/// A bundle has two graphs: forward.onnx (logits and energy) and denoiser.onnx (the unrolled gradient).
+/// Before the bundle is put in place, both are run on every engine found here and compared with the
+/// checkpoint's golden values, and the denoiser is compared with central differences of the forward
+/// graph.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  gradresnet-export runs/photo/checkpoint -o photo
+  gradresnet-export runs/photo/checkpoint -o photo --weights shared --overwrite
+  gradresnet denoise noisy/ -o out --model ./photo
+
+ONNX Runtime takes part in the verification if ORT_DYLIB_PATH names its library.
+Exit status: 0 the bundle stands; 1 it does not, and nothing was written."
+)]
+struct Cli {
+    /// Folder of the checkpoint
+    checkpoint: PathBuf,
+    /// Folder of the bundle
+    #[arg(short, long)]
+    output: PathBuf,
+    /// Where the parameters go
+    #[arg(long, value_enum, default_value = "inline")]
+    weights: WeightsArgument,
+    /// Version of the ONNX operators
+    #[arg(long, default_value = "17", value_parser = clap::value_parser!(i64).range(17..=21))]
+    opset: i64,
+    /// Replace a bundle that is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WeightsArgument {
+    /// In each graph
+    Inline,
+    /// Once, in model.safetensors, to which both graphs refer
+    Shared,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures. Nothing is left to do if stderr is closed.
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    ::gradresnet::silence_caught_panics();
+    match run(&cli) {
+        Ok(report) => {
+            print(&cli, &report);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<Report> {
+    let checkpoint = Checkpoint::read(&cli.checkpoint)?;
+    let weights = match cli.weights {
+        WeightsArgument::Inline => Weights::Inline,
+        WeightsArgument::Shared => Weights::Shared,
+    };
+    Ok(export(&checkpoint, &cli.output, &Options { weights, opset: cli.opset, overwrite: cli.overwrite })?)
+}
+
+fn print(cli: &Cli, report: &Report) {
+    println!("{}: {} parameters", cli.output.display(), report.parameters);
+    for (name, (before, after)) in ["forward", "denoiser"].into_iter().zip(report.operations) {
+        println!("{name}.onnx: {after} operations ({before} before lowering)");
+    }
+    println!("golden values: {}", report.golden_source);
+    for verified in &report.verified {
+        let worst = verified.deviations.first();
+        let figure = worst.map(|d| format!("{:.1e} ({}, {} graph)", d.error, d.output, d.graph.name()));
+        println!("{}: worst error {}", verified.engine, figure.unwrap_or_default());
+    }
+    for reason in &report.absent {
+        println!("not verified on: {reason}");
+    }
+}

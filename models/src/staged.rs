@@ -42,8 +42,8 @@ impl StagedDir {
     /// [`ErrorKind::Exists`] if the target exists and `replace` is false.
     pub fn commit(self, replace: bool) -> Result<()> {
         let target = self.target.clone();
-        if !replace && target.exists() {
-            return Err(ErrorKind::Exists).at(&target);
+        if !replace {
+            ensure_absent(&target)?;
         }
         // A temporary directory is private to its owner; a model is meant to be read.
         #[cfg(unix)]
@@ -59,6 +59,14 @@ impl StagedDir {
         }
         std::fs::rename(&made, &target).at(&target)
     }
+}
+
+/// Refuses a target that exists, before work is done that [`StagedDir::commit`] would refuse.
+///
+/// # Errors
+/// [`ErrorKind::Exists`].
+pub fn ensure_absent(target: &Path) -> Result<()> {
+    if target.exists() { Err(ErrorKind::Exists).at(target) } else { Ok(()) }
 }
 
 /// Writes a file beside its target and renames it.

@@ -1,1 +1,38 @@
-//! x
+//! Runs GradResNet bundles: denoises, classifies and scores images.
+//!
+//! A [`Session`] is a [`Bundle`] on an [`engine`]. Pixels are RGB, float32, [N,3,H,W], in image units:
+//! [0, 1], and not clipped where noise has been added. σ is in the same unit.
+//!
+//! ```no_run
+//! use gradresnet::engine::{self, Device, EngineKind};
+//! use gradresnet::{Picture, Session, Tiling, zoo};
+//!
+//! # fn main() -> gradresnet::Result<()> {
+//! let session = Session::new(zoo::find("photo")?, engine::open(EngineKind::Tract, Device::Cpu, 1)?);
+//! let mut picture = Picture::read("noisy.png".as_ref())?;
+//! let sigma = session.estimate_sigma(picture.pixels.view())?;
+//! picture.pixels = session.denoise(picture.pixels.view(), sigma, None, &Tiling::default())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is read, models and images alike, is untrusted: sizes are bounded before memory is taken, and
+//! no graph reaches a file outside its bundle. What a model may still do is compute slowly or wrongly.
+
+pub mod bench;
+pub mod engine;
+mod error;
+pub mod noise;
+mod padding;
+mod picture;
+pub mod psnr;
+mod session;
+mod tiling;
+pub mod verify;
+pub mod zoo;
+
+pub use error::{Error, ErrorKind, Result, silence_caught_panics};
+pub use gradresnet_models::{Bundle, Spec};
+pub use picture::{EXTENSIONS, Format, MAX_PIXELS, Picture};
+pub use session::Session;
+pub use tiling::Tiling;

@@ -1,0 +1,77 @@
+//! One error for the whole library.
+
+use std::fmt;
+
+/// Shorthand for this crate's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why an export failed.
+#[derive(Debug)]
+pub struct Error(Box<ErrorKind>);
+
+/// The reasons for a failure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A checkpoint or bundle cannot be read or written; the message names the file.
+    #[error("{0}")]
+    Models(#[from] gradresnet_models::Error),
+    /// An engine rejects what was written.
+    #[error("{0}")]
+    Engine(#[from] gradresnet::Error),
+    /// The file of shared weights that was just written cannot be read: a fault of this program.
+    #[error("model.safetensors: {0}")]
+    SharedWeights(#[from] safetensors::SafeTensorError),
+    /// A node of the graph does not fit its inputs: a fault of this program.
+    #[error("operator {name}: {reason}")]
+    Operator {
+        /// Name of the operator.
+        name: &'static str,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The parameters are not those of the spec.
+    #[error("parameter `{0}` is missing")]
+    ParameterMissing(String),
+    /// The denoiser graph is not the gradient of the forward graph.
+    #[error(
+        "denoiser graph at {size}: the slope of log p along a random direction is {slope:.6e}, and \
+         (denoised − noisy)/σ² along it is {found:.6e}"
+    )]
+    Gradient {
+        /// The size of the image, as text.
+        size: String,
+        /// By central differences of the forward graph.
+        slope: f64,
+        /// By the denoiser graph.
+        found: f64,
+    },
+    /// The opset asked for is not one that graphs are written in.
+    #[error("opset {0}: graphs are written in opsets 17 to 21")]
+    Opset(i64),
+}
+
+impl Error {
+    /// What went wrong.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&*self.0)
+    }
+}
+
+impl<K: Into<ErrorKind>> From<K> for Error {
+    fn from(kind: K) -> Self {
+        Error(Box::new(kind.into()))
+    }
+}

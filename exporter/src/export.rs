@@ -1,0 +1,191 @@
+//! From a checkpoint to a bundle, verified before it is put in place.
+
+use crate::error::{ErrorKind, Result};
+use crate::evaluate::{Values, evaluate};
+use crate::golden::{self, golden};
+use crate::gradresnet::{self, Weights};
+use crate::ir::{Graph, Tensor};
+use crate::lower::lower;
+use crate::onnx::{self, External};
+use crate::simplify::simplify;
+use ::gradresnet::engine::available;
+use ::gradresnet::verify::{self, verify};
+use gradresnet_models::bundle::{DENOISER, FORWARD};
+use gradresnet_models::checkpoint::{GOLDEN, MODEL};
+use gradresnet_models::staged::{self, StagedDir};
+use gradresnet_models::{Bundle, Checkpoint, Spec, tensors};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use safetensors::SafeTensors;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// How to export.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the parameters go.
+    pub weights: Weights,
+    /// Version of the ONNX operators, one of [`onnx::OPSETS`].
+    pub opset: i64,
+    /// Whether a bundle that is there is replaced.
+    pub overwrite: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { weights: Weights::Inline, opset: 17, overwrite: false }
+    }
+}
+
+/// What an export found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Number of parameters.
+    pub parameters: usize,
+    /// Operations of the forward and of the denoiser graph, as derived and as written.
+    pub operations: [(usize, usize); 2],
+    /// Who computed the golden values.
+    pub golden_source: String,
+    /// For each engine that is usable here, how far it is from the golden values.
+    pub verified: Vec<verify::Report>,
+    /// The engines that are not, with the reason.
+    pub absent: Vec<String>,
+}
+
+/// Exports `checkpoint` to a bundle at `target`.
+///
+/// # Errors
+/// If the checkpoint does not fit its spec, the target exists, an engine's output is further from the
+/// golden values than accepted, or the denoiser is not the gradient of the forward graph. Nothing is
+/// left at `target` then.
+pub fn export(checkpoint: &Checkpoint, target: &Path, options: &Options) -> Result<Report> {
+    let Checkpoint { spec, parameters, golden: given } = checkpoint;
+    gradresnet_models::checkpoint::check_parameters(spec, parameters)?;
+    if !options.overwrite {
+        staged::ensure_absent(target)?;
+    }
+    let dir = StagedDir::new(target)?;
+
+    let drawn = [
+        gradresnet::forward(checkpoint, options.weights)?,
+        gradresnet::denoiser(checkpoint, options.weights)?,
+    ];
+    let written = [finish(&drawn[0])?, finish(&drawn[1])?];
+    check_gradient(spec, &written)?;
+
+    let mut external = External::new();
+    if options.weights == Weights::Shared {
+        let bytes = tensors::serialise(parameters, &BTreeMap::new())?;
+        external = offsets(&bytes)?;
+        dir.write(MODEL, &bytes)?;
+    }
+    for ((graph, file), role) in written.iter().zip([FORWARD, DENOISER]).zip(["forward", "denoiser"]) {
+        let bytes = onnx::serialise(graph, role, options.opset, &external, &metadata(spec, role))?;
+        dir.write(file, &bytes)?;
+    }
+    let golden = match given {
+        Some(golden) => golden.clone(),
+        None => golden(spec, &written[1])?,
+    };
+    dir.write(GOLDEN, &golden.serialise()?)?;
+    let bundle = Bundle::seal(&dir, spec)?;
+    bundle.verify_digests()?;
+
+    let (mut verified, mut absent) = (Vec::new(), Vec::new());
+    for (_, opened) in available(1) {
+        match opened {
+            Ok(engine) => verified.push(verify(&bundle, &*engine)?),
+            Err(error) => absent.push(error.to_string()),
+        }
+    }
+    dir.commit(options.overwrite)?;
+    Ok(Report {
+        parameters: parameters.values().map(|a| a.shape().iter().product::<usize>()).sum(),
+        operations: [0, 1].map(|i| (drawn[i].operations(), written[i].operations())),
+        golden_source: golden.source,
+        verified,
+        absent,
+    })
+}
+
+/// Simplifies, lowers, and simplifies what lowering made.
+///
+/// # Errors
+/// If a rule is at fault.
+pub fn finish(graph: &Graph) -> Result<Graph> {
+    simplify(&lower(&simplify(graph)?)?)
+}
+
+/// Offset and length of each tensor in the bytes of a safetensors file.
+fn offsets(bytes: &[u8]) -> Result<External> {
+    let (header, metadata) = SafeTensors::read_metadata(bytes)?;
+    // The file is: length of the header in 8 bytes, header, data.
+    let start = 8 + header;
+    let entry = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
+        let (from, to) = info.data_offsets;
+        (name, (start + from, to - from))
+    };
+    Ok(metadata.tensors().into_iter().map(entry).collect())
+}
+
+/// The essentials of the spec, so that a graph found alone explains itself.
+fn metadata(spec: &Spec, role: &'static str) -> Vec<(&'static str, String)> {
+    let classes = serde_json::Value::from(spec.classes.clone()).to_string();
+    let task = serde_json::to_value(spec.task).ok().and_then(|v| Some(v.as_str()?.to_string()));
+    let mut entries = vec![
+        ("gradresnet.format", spec.format.to_string()),
+        ("gradresnet.graph", role.to_string()),
+        ("gradresnet.name", spec.name.clone()),
+        ("gradresnet.task", task.unwrap_or_default()),
+        ("gradresnet.classes", classes),
+        ("gradresnet.stride", spec.architecture.stride().to_string()),
+        ("gradresnet.sigma_min", spec.sigma.min.to_string()),
+        ("gradresnet.sigma_max", spec.sigma.max.to_string()),
+        ("gradresnet.image", "RGB, NCHW, [0, 1]; height and width multiples of the stride".to_string()),
+    ];
+    if let Some(size) = spec.image_size {
+        entries.push(("gradresnet.image_size", size.to_string()));
+    }
+    entries
+}
+
+/// Compares (denoised − noisy)/σ² along a random direction with the slope of
+/// log p(y) + Σ a_c log p(c|y) by central differences of the forward graph, at two sizes, in float64.
+///
+/// An exporter that wrote a constant where a gradient should be would agree with itself on golden values
+/// of its own; it cannot agree with this.
+fn check_gradient(spec: &Spec, [forward, denoiser]: &[Graph; 2]) -> Result<()> {
+    const STEP: f64 = 1e-5;
+    // Differences of second order err by 1e-10 and by float64's rounding over the step; piecewise linear
+    // activations may have a kink within the step.
+    const TOLERANCE: f64 = 1e-3;
+    for (seed, size) in [(3, [1, 16, 16]), (4, [1, 24, 32])] {
+        let inputs = golden::inputs(spec, size, seed);
+        let outputs = evaluate(denoiser, &inputs)?;
+        let (noisy, sigma) = (&inputs["noisy"], inputs["sigma"].values()[0]);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let direction = Tensor::from_fn(noisy.shape(), |_| StandardNormal.sample(&mut rng));
+        let change = outputs["denoised"].zip(noisy, |d, y| (d - y) / (sigma * sigma));
+        let found: f64 = change.zip(&direction, |g, v| g * v).values().iter().sum();
+        let density = |t: f64| -> Result<f64> {
+            let image = noisy.zip(&direction, |y, v| y + t * v);
+            let outputs = evaluate(forward, &Values::from([("image".to_string(), image)]))?;
+            let mut density = -outputs["energy"].values()[0];
+            if let (Some(logits), Some(weights)) = (outputs.get("logits"), inputs.get("class_weights")) {
+                let log_sum = logits.values().iter().map(|l| l.exp()).sum::<f64>().ln();
+                density += logits.zip(weights, |l, a| a * (l - log_sum)).values().iter().sum::<f64>();
+            }
+            Ok(density)
+        };
+        let slope = (density(STEP)? - density(-STEP)?) / (2.0 * STEP);
+        // Along a random direction the slope may nearly vanish: relative to its root mean square too.
+        let typical = change.values().iter().map(|g| g * g).sum::<f64>().sqrt();
+        let agrees = (found - slope).abs() <= TOLERANCE * slope.abs().max(typical) && typical > 0.0;
+        if !agrees {
+            let [_, _, height, width] = noisy.shape() else { continue };
+            return Err(ErrorKind::Gradient { size: format!("{height}×{width}"), slope, found }.into());
+        }
+    }
+    Ok(())
+}

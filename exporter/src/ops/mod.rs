@@ -1,0 +1,10 @@
+//! The operators, a file a family. Each has its shape rule, its value, its reverse-mode rule and its
+//! ONNX nodes side by side.
+
+pub mod conv;
+pub mod elementwise;
+pub mod leaf;
+pub mod linear;
+pub mod reduce;
+pub mod shape;
+pub mod softmax;

@@ -1,0 +1,112 @@
+//! Makes a graph smaller without changing what it computes: constants folded, neutral operations
+//! dropped, constant factors merged. What nothing depends on goes, and what is there twice is shared, by
+//! the way graphs are built.
+
+use crate::error::Result;
+use crate::ir::{Graph, Node, NodeId, Tensor};
+use crate::ops::elementwise::Binary;
+use crate::ops::leaf::Constant;
+use crate::ops::shape::BroadcastTo;
+
+/// Simplifies until nothing changes.
+///
+/// # Errors
+/// If a rule is at fault.
+pub fn simplify(graph: &Graph) -> Result<Graph> {
+    let mut before = graph.rewrite(rule)?;
+    loop {
+        let after = before.rewrite(rule)?;
+        if after.operations() == before.operations() {
+            return Ok(after);
+        }
+        before = after;
+    }
+}
+
+fn rule(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<NodeId>> {
+    for rule in [fold, neutral, merge_factors] {
+        if let Some(replacement) = rule(graph, node, inputs)? {
+            return Ok(Some(replacement));
+        }
+    }
+    Ok(None)
+}
+
+fn constant(graph: &Graph, id: NodeId) -> Option<&Tensor> {
+    graph.node(id).operator.constant()
+}
+
+/// An operation on constants is a constant.
+fn fold(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<NodeId>> {
+    let values: Option<Vec<&Tensor>> = inputs.iter().map(|&i| constant(graph, i)).collect();
+    match values {
+        Some(values) if !values.is_empty() => {
+            let value = node.operator.evaluate(&values);
+            Ok(Some(graph.add(Constant::new(value), &[])?))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The binary operator of a node.
+fn binary(node: &Node) -> Option<Binary> {
+    [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div].into_iter().find(|b| {
+        use crate::ir::Operator;
+        node.operator.key() == b.key()
+    })
+}
+
+/// x + 0, x − 0, x · 1 and x ÷ 1 are x, if x keeps its shape; a stretched value that is stretched again
+/// by the operation that takes it need not be.
+fn neutral(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<NodeId>> {
+    let Some(operator) = binary(node) else { return Ok(None) };
+    let all =
+        |id: NodeId, value: f64| constant(graph, id).is_some_and(|t| t.values().iter().all(|v| *v == value));
+    let (a, b) = (inputs[0], inputs[1]);
+    let kept = match operator {
+        Binary::Add if all(b, 0.0) => Some(a),
+        Binary::Add if all(a, 0.0) => Some(b),
+        Binary::Sub if all(b, 0.0) => Some(a),
+        Binary::Mul if all(b, 1.0) => Some(a),
+        Binary::Mul if all(a, 1.0) => Some(b),
+        Binary::Div if all(b, 1.0) => Some(a),
+        _ => None,
+    };
+    if let Some(kept) = kept.filter(|k| graph.shape(*k) == node.shape) {
+        return Ok(Some(kept));
+    }
+    let source = |id: NodeId| match graph.node(id) {
+        n if n.operator.name() == crate::ir::Operator::name(&BroadcastTo) => n.inputs[0],
+        _ => id,
+    };
+    let short = [source(a), source(b)];
+    if short == [a, b]
+        || crate::ir::shape::broadcast(graph.shape(short[0]), graph.shape(short[1])) != Ok(node.shape.clone())
+    {
+        return Ok(None);
+    }
+    Ok(Some(graph.add_shared(node.operator.clone(), &short)?))
+}
+
+/// (x · c) · d is x · (c · d) for constants c, d of no more elements than x.
+fn merge_factors(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<NodeId>> {
+    if binary(node) != Some(Binary::Mul) {
+        return Ok(None);
+    }
+    let factor = |graph: &Graph, id: NodeId, other: NodeId| constant(graph, other).map(|_| (id, other));
+    let Some((product, outer)) = factor(graph, inputs[0], inputs[1]).or(factor(graph, inputs[1], inputs[0]))
+    else {
+        return Ok(None);
+    };
+    let node_of = graph.node(product).clone();
+    if binary(&node_of) != Some(Binary::Mul) {
+        return Ok(None);
+    }
+    let (a, b) = (node_of.inputs[0], node_of.inputs[1]);
+    let Some((x, inner)) = factor(graph, a, b).or(factor(graph, b, a)) else { return Ok(None) };
+    let (Some(c), Some(d)) = (constant(graph, inner), constant(graph, outer)) else { return Ok(None) };
+    let value = c.zip(d, |c, d| c * d);
+    let merged = graph.add(Constant::new(value), &[])?;
+    let replacement = graph.mul(x, merged)?;
+    Ok((graph.shape(replacement) == node.shape).then_some(replacement))
+}

@@ -1,0 +1,230 @@
+//! Engines run a bundle's graphs. Everything above this module is the same for all of them.
+//!
+//! An [`Engine`] compiles a [`Graph`] for one [`Shape`] into a [`Plan`]; a plan turns [`Inputs`] into
+//! [`Outputs`] and may be used from any number of threads at once. Before a graph reaches an engine it
+//! has been decoded, bounded and checked against the graph contract.
+
+mod contract;
+mod ort;
+mod tract;
+
+use crate::error::{Error, ErrorKind, Result};
+use gradresnet_models::Bundle;
+use ndarray::{Array2, Array4, ArrayView2, ArrayView4};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The engines that this crate knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EngineKind {
+    /// tract, linked in.
+    Tract,
+    /// ONNX Runtime, a shared library found when it is first needed.
+    Ort,
+}
+
+impl EngineKind {
+    /// All of them.
+    pub const ALL: [EngineKind; 2] = [EngineKind::Tract, EngineKind::Ort];
+
+    /// As written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            EngineKind::Tract => "tract",
+            EngineKind::Ort => "ort",
+        }
+    }
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EngineKind::Tract => "tract",
+            EngineKind::Ort => "ONNX Runtime",
+        })
+    }
+}
+
+impl FromStr for EngineKind {
+    type Err = String;
+
+    fn from_str(s: &str) -> std::result::Result<Self, String> {
+        EngineKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == s)
+            .ok_or_else(|| "the engines are `tract` and `ort`".into())
+    }
+}
+
+/// Where an engine computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU, by its number.
+    Cuda(usize),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(s: &str) -> std::result::Result<Self, String> {
+        match s.split_once(':') {
+            None if s == "cpu" => Some(Device::Cpu),
+            None if s == "cuda" => Some(Device::Cuda(0)),
+            Some(("cuda", n)) => n.parse().ok().map(Device::Cuda),
+            _ => None,
+        }
+        .ok_or_else(|| "the devices are `cpu`, `cuda` and `cuda:N`".into())
+    }
+}
+
+/// The two graphs of a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Graph {
+    /// `forward.onnx`: `logits` and `energy` of an image.
+    Forward,
+    /// `denoiser.onnx`: `denoised` too.
+    Denoiser,
+}
+
+impl Graph {
+    /// Both.
+    pub const ALL: [Graph; 2] = [Graph::Forward, Graph::Denoiser];
+
+    /// `forward` or `denoiser`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Graph::Forward => "forward",
+            Graph::Denoiser => "denoiser",
+        }
+    }
+
+    /// Name of its file in a bundle.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Graph::Forward => gradresnet_models::bundle::FORWARD,
+            Graph::Denoiser => gradresnet_models::bundle::DENOISER,
+        }
+    }
+}
+
+/// The sizes that a plan is made for. Plans with fixed sizes run up to twelve times faster in tract
+/// than plans with symbolic ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Images in a batch, at least 1.
+    pub batch: usize,
+    /// Rows, a multiple of the network's stride.
+    pub height: usize,
+    /// Columns, a multiple of the network's stride.
+    pub width: usize,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}×{}×{}", self.batch, self.height, self.width)
+    }
+}
+
+/// What a plan takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// `image` or `noisy`: [N,3,H,W], in image units ([0, 1], not clipped).
+    pub image: ArrayView4<'a, f32>,
+    /// [N], in image units; the denoiser's alone, and empty otherwise.
+    pub sigma: &'a [f32],
+    /// [N,C]; for the denoiser of a model with classes, and `None` otherwise.
+    pub class_weights: Option<ArrayView2<'a, f32>>,
+}
+
+/// What a plan returns. Every number in it is finite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outputs {
+    /// [N,3,H,W], in image units; the denoiser's alone.
+    pub denoised: Option<Array4<f32>>,
+    /// [N,C]; for a model with classes.
+    pub logits: Option<Array2<f32>>,
+    /// [N]: −log p(y) in nats, without its constant (eq. 11).
+    pub energy: Vec<f32>,
+}
+
+/// Compiles graphs.
+pub trait Engine: Send + Sync {
+    /// Which one it is.
+    fn kind(&self) -> EngineKind;
+
+    /// Its name, version, device and threads, for people.
+    fn description(&self) -> String;
+
+    /// Reads a graph of `bundle`, checks it and makes a plan for one shape.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Bundle`], [`ErrorKind::Graph`], [`ErrorKind::Input`] (the shape is not a multiple of
+    /// the stride), [`ErrorKind::Engine`], [`ErrorKind::Device`].
+    fn compile(&self, bundle: &Bundle, graph: Graph, shape: Shape) -> Result<Box<dyn Plan>>;
+}
+
+/// Runs one graph at one shape.
+pub trait Plan: Send + Sync {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] if an input is missing, not wanted or of another shape than the plan's;
+    /// [`ErrorKind::NotFinite`]; [`ErrorKind::Engine`].
+    fn run(&self, inputs: &Inputs) -> Result<Outputs>;
+}
+
+/// Opens an engine that uses `threads` threads (at least 1) within one run of a plan.
+///
+/// # Errors
+/// [`ErrorKind::EngineAbsent`] and [`ErrorKind::Device`], with cause and cure. There is no fallback to
+/// another engine or device.
+pub fn open(kind: EngineKind, device: Device, threads: usize) -> Result<Arc<dyn Engine>> {
+    let threads = threads.max(1);
+    match kind {
+        EngineKind::Tract => tract::open(device, threads),
+        EngineKind::Ort => ort::open(device, threads),
+    }
+}
+
+/// Opens every engine that is usable here on the processor; the others come with their reason.
+pub fn available(threads: usize) -> Vec<(EngineKind, Result<Arc<dyn Engine>>)> {
+    EngineKind::ALL.into_iter().map(|kind| (kind, open(kind, Device::Cpu, threads))).collect()
+}
+
+fn engine_error(engine: EngineKind, action: &'static str, graph: Graph, reason: String) -> Error {
+    // Engines report a chain of causes over several lines; an error here is one line.
+    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    ErrorKind::Engine { engine, action, graph: graph.name(), reason }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_and_devices_are_parsed_from_what_they_print() {
+        for kind in EngineKind::ALL {
+            assert_eq!(kind.name().parse(), Ok(kind));
+        }
+        for device in [Device::Cpu, Device::Cuda(0), Device::Cuda(3)] {
+            assert_eq!(device.to_string().parse(), Ok(device));
+        }
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+        for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0"] {
+            assert!(wrong.parse::<Device>().is_err(), "{wrong}");
+        }
+    }
+}

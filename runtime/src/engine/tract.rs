@@ -1,0 +1,97 @@
+//! tract: pure Rust, linked in, always there.
+
+use super::contract::{self, Signature};
+use super::{Device, Engine, EngineKind, Graph, Inputs, Outputs, Plan, Shape, engine_error};
+use crate::error::{ErrorKind, Result, catch_panic};
+use gradresnet_models::Bundle;
+use std::sync::Arc;
+use tract_linalg::multithread::{Executor, multithread_tract_scope};
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::knobs::KnobScope;
+
+/// The version in this crate's manifest: the crate does not tell its own.
+const VERSION: &str = "0.23.9";
+
+struct Tract {
+    threads: usize,
+    executor: Executor,
+}
+
+struct TractPlan {
+    signature: Signature,
+    plan: Arc<TypedRunnableModel>,
+    executor: Executor,
+}
+
+pub(super) fn open(device: Device, threads: usize) -> Result<Arc<dyn Engine>> {
+    if device != Device::Cpu {
+        return Err(ErrorKind::Device {
+            device: device.to_string(),
+            reason: "tract computes on the processor only; use --engine ort for a GPU".into(),
+        }
+        .into());
+    }
+    let executor = match threads {
+        1 => Executor::SingleThread,
+        n => catch_panic(|| Executor::multithread(n)).map_err(|reason| ErrorKind::EngineAbsent {
+            engine: EngineKind::Tract,
+            reason: format!("{n} threads cannot be started ({reason})"),
+        })?,
+    };
+    Ok(Arc::new(Tract { threads, executor }))
+}
+
+impl Engine for Tract {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Tract
+    }
+
+    fn description(&self) -> String {
+        format!("tract {VERSION}, cpu, {}", threads(self.threads))
+    }
+
+    fn compile(&self, bundle: &Bundle, graph: Graph, shape: Shape) -> Result<Box<dyn Plan>> {
+        let checked = contract::load(bundle, graph, shape)?;
+        // An unsupported or absurd graph may hit an assertion instead of an error.
+        let plan = catch_panic(|| prepare(&checked.model).map_err(|e| format!("{e:#}")))
+            .and_then(|plan| plan)
+            .map_err(|reason| engine_error(EngineKind::Tract, "load", graph, reason))?;
+        Ok(Box::new(TractPlan { signature: checked.signature, plan, executor: self.executor.clone() }))
+    }
+}
+
+fn prepare(model: &tract_onnx::pb::ModelProto) -> TractResult<Arc<TypedRunnableModel>> {
+    // Convolutions by im2col reach the widest kernels of the processor; the direct form does not.
+    KnobScope::new([("TRACT_DISABLE_DIRECT_SPATIAL", "1")])?
+        .enter(|| tract_onnx::onnx().model_for_proto_model(model)?.into_optimized()?.into_runnable())
+}
+
+impl Plan for TractPlan {
+    fn run(&self, inputs: &Inputs) -> Result<Outputs> {
+        let fail = |reason| engine_error(EngineKind::Tract, "run", self.signature.graph, reason);
+        let values = self
+            .signature
+            .values(inputs)?
+            .into_iter()
+            .map(|input| Ok(Tensor::from_shape(&input.extents, &input.values)?.into_tvalue()))
+            .collect::<TractResult<TVec<TValue>>>()
+            .map_err(|e| fail(format!("{e:#}")))?;
+        let run = || -> TractResult<Vec<(Vec<usize>, Vec<f32>)>> {
+            multithread_tract_scope(self.executor.clone(), || self.plan.run(values))?
+                .iter()
+                .map(|value| {
+                    let view = value.to_plain_array_view::<f32>()?;
+                    Ok((view.shape().to_vec(), view.iter().copied().collect()))
+                })
+                .collect()
+        };
+        catch_panic(|| run().map_err(|e| format!("{e:#}")))
+            .and_then(|outputs| outputs)
+            .and_then(|outputs| self.signature.outputs(outputs))
+            .map_err(fail)
+    }
+}
+
+pub(super) fn threads(n: usize) -> String {
+    if n == 1 { "1 thread".into() } else { format!("{n} threads") }
+}

@@ -1,0 +1,200 @@
+//! Cutting an image into overlapping tiles of one shape, and weights that blend them smoothly.
+//!
+//! Along each axis the tiles stand evenly spaced, on multiples of the network's stride. Two neighbours
+//! pass into one another by a raised cosine in the middle of what they share, so that pixels near a
+//! tile's border, which lack context, do not count. The weights of a pixel add up to 1.
+
+use crate::error::{ErrorKind, Result};
+use crate::padding::padded;
+use std::ops::Range;
+
+/// How large images are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiling {
+    tile: usize,
+    overlap: usize,
+    /// Images of at most this many pixels are not cut, whatever their sides.
+    whole: usize,
+}
+
+impl Tiling {
+    /// Side of a tile in pixels, where the caller does not choose.
+    pub const TILE: usize = 256;
+    /// Width in pixels of the band over which tiles are blended, where the caller does not choose.
+    pub const OVERLAP: usize = 32;
+    /// Images of at most this many pixels are not cut, where the caller does not choose.
+    pub const WHOLE: usize = 512 * 512;
+
+    /// Tiles of `tile`×`tile` pixels (rounded up to the network's stride; an image is not cut along an
+    /// axis on which it is no longer than a tile), which share at least `overlap` pixels; by default
+    /// [`Tiling::OVERLAP`], and a quarter of small tiles.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] unless 1 ≤ `tile` ≤ 16384 and `overlap` ≤ `tile`/3: at most two tiles may
+    /// share a pixel along an axis.
+    pub fn new(tile: usize, overlap: Option<usize>) -> Result<Tiling> {
+        if !(1..=1 << 14).contains(&tile) {
+            return Err(ErrorKind::Input(format!("a tile must have 1 to 16384 pixels, not {tile}")).into());
+        }
+        let overlap = overlap.unwrap_or(Tiling::OVERLAP.min(tile / 4));
+        if overlap > tile / 3 {
+            return Err(ErrorKind::Input(format!(
+                "tiles of {tile} pixels can overlap by {} at most, not {overlap}",
+                tile / 3
+            ))
+            .into());
+        }
+        Ok(Tiling { tile, overlap, whole: 0 })
+    }
+
+    /// The tiles of an image of `height`×`width` pixels, both at least 1.
+    pub(crate) fn grid(&self, height: usize, width: usize, stride: usize) -> Grid {
+        let whole = height.saturating_mul(width) <= self.whole;
+        let axis = |length| {
+            let tile = if whole { length } else { self.tile };
+            Axis::new(length, tile, self.overlap, stride)
+        };
+        Grid { rows: axis(height), columns: axis(width) }
+    }
+}
+
+impl Default for Tiling {
+    fn default() -> Self {
+        Tiling { tile: Tiling::TILE, overlap: Tiling::OVERLAP, whole: Tiling::WHOLE }
+    }
+}
+
+/// The tiles of one image: every pair of a row and a column range.
+pub(crate) struct Grid {
+    pub(crate) rows: Axis,
+    pub(crate) columns: Axis,
+}
+
+/// The tiles along one axis.
+pub(crate) struct Axis {
+    starts: Vec<usize>,
+    tile: usize,
+    overlap: usize,
+}
+
+impl Axis {
+    fn new(length: usize, tile: usize, overlap: usize, stride: usize) -> Axis {
+        let length = padded(length, stride);
+        let tile = padded(tile, stride).min(length);
+        // What neighbours share is a multiple of the stride too, and never more than a third: this
+        // lessens the overlap only of tiles of a few strides.
+        let shared = padded(overlap, stride).min(tile / 3 / stride * stride);
+        let overlap = overlap.min(shared);
+        let count = if tile == length { 1 } else { (length - shared).div_ceil(tile - shared) };
+        let starts = (0..count)
+            .map(|i| {
+                let even = i * (length - tile) / (count - 1).max(1);
+                even / stride * stride
+            })
+            .collect();
+        Axis { starts, tile, overlap }
+    }
+
+    /// Number of tiles.
+    pub(crate) fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Extent of every tile.
+    pub(crate) fn tile(&self) -> usize {
+        self.tile
+    }
+
+    /// Extent of the padded axis.
+    pub(crate) fn padded(&self) -> usize {
+        self.starts.last().copied().unwrap_or(0) + self.tile
+    }
+
+    /// Pixels of tile `i`.
+    pub(crate) fn range(&self, i: usize) -> Range<usize> {
+        self.starts[i]..self.starts[i] + self.tile
+    }
+
+    /// Weight of each of the pixels of tile `i`.
+    pub(crate) fn weights(&self, i: usize) -> Vec<f32> {
+        self.range(i)
+            .map(|x| {
+                let from_left = if i > 0 { self.passed(i - 1, x) } else { 1.0 };
+                let to_right = if i + 1 < self.len() { 1.0 - self.passed(i, x) } else { 1.0 };
+                // At most one of the two differs from 1: the bands of two seams never meet.
+                (from_left * to_right) as f32
+            })
+            .collect()
+    }
+
+    /// How far pixel `x` has passed from tile `i` to tile `i + 1`, from 0 to 1.
+    fn passed(&self, i: usize, x: usize) -> f64 {
+        let centre = (self.starts[i] + self.tile + self.starts[i + 1]) as f64 / 2.0;
+        let distance = x as f64 + 0.5 - centre;
+        let t = if self.overlap == 0 {
+            f64::from(distance > 0.0)
+        } else {
+            (distance / self.overlap as f64 + 0.5).clamp(0.0, 1.0)
+        };
+        (std::f64::consts::FRAC_PI_2 * t).sin().powi(2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn weights_add_up_to_one_and_tiles_cover_the_axis(
+            length in 1usize..900,
+            tile in 1usize..300,
+            overlap in 0usize..100,
+            log_stride in 0u32..5,
+        ) {
+            let stride = 1 << log_stride;
+            let axis = Axis::new(length, tile, overlap.min(tile / 3), stride);
+            prop_assert_eq!(axis.padded(), padded(length, stride));
+            let mut sum = vec![0f32; axis.padded()];
+            for i in 0..axis.len() {
+                prop_assert_eq!(axis.range(i).len(), axis.tile());
+                prop_assert_eq!(axis.starts[i] % stride, 0);
+                for (x, weight) in axis.range(i).zip(axis.weights(i)) {
+                    prop_assert!((0.0..=1.0).contains(&weight));
+                    sum[x] += weight;
+                }
+            }
+            for (x, sum) in sum.iter().enumerate() {
+                // Two float32 roundings of numbers below 1.
+                prop_assert!((sum - 1.0).abs() <= 2.0 * f32::EPSILON, "{} at {}", sum, x);
+            }
+        }
+
+        #[test]
+        fn neighbours_share_what_was_asked_for(length in 300usize..2000, log_stride in 0u32..4) {
+            let axis = Axis::new(length, 128, 32, 1 << log_stride);
+            for pair in axis.starts.windows(2) {
+                prop_assert!(pair[0] + 128 - pair[1] >= 32);
+            }
+        }
+    }
+
+    #[test]
+    fn small_images_are_not_cut() {
+        let grid = Tiling::default().grid(321, 481, 4);
+        assert_eq!((grid.rows.len(), grid.columns.len()), (1, 1));
+        assert_eq!((grid.rows.tile(), grid.columns.tile()), (324, 484));
+        let grid = Tiling::new(128, None).unwrap().grid(100, 481, 4);
+        assert_eq!((grid.rows.len(), grid.rows.tile(), grid.columns.tile()), (1, 100, 128));
+        assert!(grid.columns.len() > 1);
+    }
+
+    #[test]
+    fn impossible_tilings_are_refused() {
+        assert!(Tiling::new(0, None).is_err());
+        assert!(Tiling::new(usize::MAX, None).is_err());
+        assert!(Tiling::new(96, Some(33)).is_err());
+        assert!(Tiling::new(96, Some(32)).is_ok());
+    }
+}

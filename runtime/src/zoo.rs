@@ -1,0 +1,81 @@
+//! Finding bundles by name.
+//!
+//! A bundle's name is that of its directory. The places, in order: `$GRADRESNET_MODELS`; `models/zoo`
+//! beside the program and in the directories above it; `models/zoo` of the source tree that the program
+//! was built from; the user's data folder (`$XDG_DATA_HOME/gradresnet/models`, or
+//! `~/.local/share/gradresnet/models`). The first place that has the name wins.
+
+use crate::error::{ErrorKind, Result};
+use gradresnet_models::{Bundle, checkpoint::SPEC};
+use std::path::{Path, PathBuf};
+
+/// Directories above the program that are looked into.
+const ANCESTORS: usize = 4;
+
+/// The places where bundles are looked for, in order, whether they exist or not.
+pub fn places() -> Vec<PathBuf> {
+    let mut places = Vec::new();
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    places.extend(variable("GRADRESNET_MODELS"));
+    if let Ok(program) = std::env::current_exe() {
+        places.extend(program.ancestors().skip(1).take(ANCESTORS).map(|dir| dir.join("models/zoo")));
+    }
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    places.extend(source.parent().map(|root| root.join("models/zoo")));
+    let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
+    places.extend(data.map(|dir| dir.join("gradresnet/models")));
+    let mut seen = std::collections::HashSet::new();
+    places.retain(|place| seen.insert(place.clone()));
+    places
+}
+
+/// Opens a bundle. `name` is a directory if it has a path separator or is one with a `spec.json`, and
+/// otherwise a name that is looked up.
+///
+/// # Errors
+/// [`ErrorKind::NoBundle`] and those of [`Bundle::open`].
+pub fn find(name: &str) -> Result<Bundle> {
+    let dir = Path::new(name);
+    if name.contains(std::path::is_separator) || dir.join(SPEC).is_file() {
+        return Ok(Bundle::open(dir)?);
+    }
+    let places = places();
+    match places.iter().map(|place| place.join(name)).find(|dir| dir.join(SPEC).is_file()) {
+        Some(dir) if !name.is_empty() => Ok(Bundle::open(&dir)?),
+        _ => {
+            let existing: Vec<String> =
+                places.iter().filter(|p| p.is_dir()).map(|p| p.display().to_string()).collect();
+            let searched = if existing.is_empty() {
+                "no place for models; set GRADRESNET_MODELS to one".to_string()
+            } else {
+                existing.join(", ")
+            };
+            Err(ErrorKind::NoBundle { name: name.to_string(), searched }.into())
+        }
+    }
+}
+
+/// Every bundle found in the [`places`], in their order and then by name, each with its directory; of
+/// bundles with one name, the one that [`find`] takes.
+pub fn list() -> Vec<(PathBuf, Result<Bundle>)> {
+    let mut seen = std::collections::HashSet::new();
+    let mut found = Vec::new();
+    for place in places() {
+        let Ok(entries) = std::fs::read_dir(&place) else {
+            continue;
+        };
+        let mut dirs: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        dirs.sort();
+        for dir in dirs {
+            let hidden = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
+            if dir.join(SPEC).is_file()
+                && let Some(name) = dir.file_name().filter(|name| !hidden(name))
+                && seen.insert(name.to_os_string())
+            {
+                let bundle = Bundle::open(&dir).map_err(Into::into);
+                found.push((dir, bundle));
+            }
+        }
+    }
+    found
+}
