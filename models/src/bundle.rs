@@ -33,23 +33,25 @@ impl Bundle {
     /// files, and are the ones that a bundle has.
     ///
     /// # Errors
-    /// [`ErrorKind::FileName`], [`ErrorKind::Missing`], [`ErrorKind::NotRegular`],
+    /// [`ErrorKind::FileName`], [`ErrorKind::Field`] (`files`), [`ErrorKind::Missing`], [`ErrorKind::NotRegular`],
     /// [`ErrorKind::TooLarge`], and those of [`Spec::read`].
     pub fn open(dir: &Path) -> Result<Bundle> {
         let path = dir.join(SPEC);
+        if !std::fs::symlink_metadata(&path).at(&path)?.is_file() {
+            return Err(ErrorKind::NotRegular).at(&path);
+        }
         let spec = Spec::read(&path)?;
         if let Some(name) = spec.files.keys().find(|name| FILES.iter().all(|(known, _)| known != name)) {
             return Err(ErrorKind::FileName(name.clone())).at(&path);
         }
         for (name, required) in FILES {
-            if !spec.files.contains_key(name) {
-                if required {
-                    return Err(ErrorKind::Field {
-                        field: "files",
-                        reason: format!("`{name}` is not listed"),
-                    })
-                    .at(&path);
-                }
+            let listed = spec.files.contains_key(name);
+            // A file without a digest could be exchanged unseen.
+            if !listed && (required || dir.join(name).symlink_metadata().is_ok()) {
+                let reason = format!("`{name}` is not listed");
+                return Err(ErrorKind::Field { field: "files", reason }).at(&path);
+            }
+            if !listed {
                 continue;
             }
             let path = dir.join(name);

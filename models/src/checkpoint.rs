@@ -6,7 +6,7 @@
 
 use crate::error::{At, ErrorKind, Result};
 use crate::golden::Golden;
-use crate::parameters::parameters;
+use crate::parameters::{ParameterKind, parameters};
 use crate::spec::Spec;
 use crate::staged::StagedDir;
 use crate::tensors::{self, Tensors};
@@ -65,7 +65,8 @@ impl Checkpoint {
     }
 }
 
-/// Checks that `tensors` holds exactly the parameters of `spec`, in float32 and finite.
+/// Checks that `tensors` holds exactly the parameters of `spec`, in float32 and finite, and that no
+/// variance is negative.
 pub fn check_parameters(spec: &Spec, tensors: &Tensors) -> Result<()> {
     let expected = parameters(&spec.architecture, spec.classes.len());
     for parameter in &expected {
@@ -81,12 +82,15 @@ pub fn check_parameters(spec: &Spec, tensors: &Tensors) -> Result<()> {
             }
             .into());
         }
-        if array.as_f32().is_none() {
+        let Some(values) = array.as_f32() else {
             let found = array.dtype().to_string();
             return Err(ErrorKind::TensorType { name: name.clone(), found, expected: "F32" }.into());
-        }
+        };
         if !array.is_finite() {
             return Err(ErrorKind::NotFinite(name.clone()).into());
+        }
+        if parameter.kind == ParameterKind::RunningVariance && values.iter().any(|v| *v < 0.0) {
+            return Err(ErrorKind::NegativeVariance(name.clone()).into());
         }
     }
     match tensors.keys().find(|name| expected.iter().all(|p| &p.name != *name)) {

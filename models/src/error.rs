@@ -79,6 +79,9 @@ pub enum ErrorKind {
     /// A tensor holds NaN or infinity.
     #[error("tensor `{0}` holds a value that is not finite")]
     NotFinite(String),
+    /// A running variance is below zero: its root would not be a number.
+    #[error("tensor `{0}` holds a variance below zero")]
+    NegativeVariance(String),
     /// Not a safetensors file.
     #[error("not a valid safetensors file: {0}")]
     Safetensors(String),

@@ -279,6 +279,10 @@ impl Spec {
                 format!("{} classes, and at most {MAX_CLASSES} are accepted", self.classes.len()),
             );
         }
+        // Names are printed: an escape sequence in one would reach the terminal.
+        if self.classes.iter().any(|c| c.is_empty() || c.chars().any(char::is_control)) {
+            return field("classes", "a name is empty or holds a control character");
+        }
         let mut seen = std::collections::BTreeSet::new();
         if let Some(twice) = self.classes.iter().find(|c| !seen.insert(*c)) {
             return field("classes", format!("`{twice}` stands there twice"));

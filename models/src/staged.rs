@@ -51,13 +51,24 @@ impl StagedDir {
             use std::os::unix::fs::PermissionsExt;
             std::fs::set_permissions(self.path(), std::fs::Permissions::from_mode(0o755)).at(&target)?;
         }
-        let made = self.temporary.keep();
         if target.exists() {
-            let parent = made.parent().unwrap_or(Path::new("."));
+            let parent = self.path().parent().unwrap_or(Path::new("."));
             let aside = tempfile::Builder::new().prefix(".gradresnet-old-").tempdir_in(parent).at(parent)?;
-            std::fs::rename(&target, aside.path().join("old")).at(&target)?;
+            let old = aside.path().join("old");
+            std::fs::rename(&target, &old).at(&target)?;
+            if let Err(error) = std::fs::rename(self.path(), &target) {
+                // Put it back; if even that fails, leave it where it is rather than remove it.
+                if std::fs::rename(&old, &target).is_err() {
+                    let _ = aside.keep();
+                }
+                return Err(error).at(&target);
+            }
+        } else {
+            std::fs::rename(self.path(), &target).at(&target)?;
         }
-        std::fs::rename(&made, &target).at(&target)
+        // Nothing is left under the temporary name to be removed.
+        let _ = self.temporary.keep();
+        Ok(())
     }
 }
 
@@ -137,6 +148,17 @@ mod tests {
             assert_eq!(std::fs::read_to_string(target.join("a")).unwrap(), expected);
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         }
+    }
+
+    /// A dangling link does not count as existing, and a directory cannot be renamed onto it.
+    #[cfg(unix)]
+    #[test]
+    fn a_failed_rename_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("target");
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), &target).unwrap();
+        assert!(StagedDir::new(&target).unwrap().commit(true).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
