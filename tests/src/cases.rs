@@ -76,7 +76,9 @@ pub fn variants() -> Vec<Variant> {
     };
     for norm in [Norm::Group, Norm::Homogeneous, Norm::Batch, Norm::None] {
         for block in [BlockForm::Residual, BlockForm::Postact, BlockForm::End] {
-            add(format!("{block:?} {norm:?}"), &|v| (v.architecture.block, v.architecture.norm) = (block, norm));
+            add(format!("{block:?} {norm:?}"), &|v| {
+                (v.architecture.block, v.architecture.norm) = (block, norm)
+            });
         }
         add(format!("biases {norm:?}"), &|v| (v.architecture.biases, v.architecture.norm) = (true, norm));
     }
@@ -147,9 +149,8 @@ impl Variant {
         let mut rng = self.rng();
         for parameter in parameters::parameters(&self.architecture, self.classes) {
             let mut fill = |centre: f32, spread: f32| {
-                let values = (0..parameter.len())
-                    .map(|_| centre + spread * rng.random_range(-1.0..1.0f32))
-                    .collect();
+                let values =
+                    (0..parameter.len()).map(|_| centre + spread * rng.random_range(-1.0..1.0f32)).collect();
                 let array = Array::f32(&parameter.shape, values).expect("as many values as the shape has");
                 tensors.insert(parameter.name.clone(), array);
             };
@@ -196,8 +197,11 @@ impl Inputs {
         for _ in 0..batch {
             let level: f32 = rng.random_range(0.05..0.3);
             for _ in 0..3 {
-                let (along, across, phase) =
-                    (rng.random_range(-0.4..0.4f32), rng.random_range(-0.4..0.4f32), rng.random_range(0.0..6.0f32));
+                let (along, across, phase) = (
+                    rng.random_range(-0.4..0.4f32),
+                    rng.random_range(-0.4..0.4f32),
+                    rng.random_range(0.0..6.0f32),
+                );
                 for y in 0..height {
                     for x in 0..width {
                         let clean = 0.5 + 0.4 * (along * x as f32 + across * y as f32 + phase).sin();

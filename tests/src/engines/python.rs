@@ -89,7 +89,8 @@ impl Engine for Python {
         let forward = run(Graph::Forward, json!({ "image": image }))?;
         let mut all = json!({ "noisy": image, "sigma": { "shape": [n], "values": inputs.sigma } });
         if model.variant.classes > 0 {
-            all["class_weights"] = json!({ "shape": [n, model.variant.classes], "values": inputs.class_weights });
+            all["class_weights"] =
+                json!({ "shape": [n, model.variant.classes], "values": inputs.class_weights });
         }
         let denoiser = run(Graph::Denoiser, all)?;
         let values = |answer: &Value, name: &str| -> Vec<f64> {

@@ -1,0 +1,188 @@
+//! What must hold of the graphs themselves, on every engine.
+
+use gradresnet_export::{Options, Weights};
+use gradresnet_tests::cases::{ClassWeights, Inputs, Model, Variant, variants};
+use gradresnet_tests::engines::runtime::{self, Runtime};
+use gradresnet_tests::engines::{Engine, libtorch, python};
+use gradresnet_tests::report;
+use gradresnet::engine::{EngineKind, Graph};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use tch::{Kind, Tensor};
+
+fn variant(name: &str) -> Variant {
+    variants().into_iter().find(|v| v.name == name).expect("a variant of that name")
+}
+
+fn model(name: &str) -> Model {
+    Model::new(variant(name), &Options::default()).unwrap()
+}
+
+fn norm(values: &[f64]) -> f64 {
+    values.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
+}
+
+#[test]
+fn the_checker_of_the_standard_accepts_every_graph_in_every_opset() {
+    let Some(python) = python::start("onnx.checker on every graph").unwrap() else { return };
+    for variant in variants() {
+        let name = variant.name.clone();
+        let opsets = if name == "base" { 17..=21 } else { 17..=17 };
+        for opset in opsets {
+            for weights in [Weights::Inline, Weights::Shared] {
+                let options = Options { weights, opset, ..Options::default() };
+                let model = Model::new(variant.clone(), &options).unwrap();
+                for graph in Graph::ALL {
+                    let path = model.bundle.path(graph.file_name());
+                    python.check(&path).unwrap_or_else(|e| panic!("{name}, {graph:?}, opset {opset}: {e}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_opset_computes_the_same() {
+    let engines = runtime::all().unwrap();
+    let variant = variant("all different");
+    let inputs = Inputs::new(&variant, [2, 32, 32], ClassWeights::Scaled);
+    for engine in engines {
+        let run = |opset| {
+            let model = Model::new(variant.clone(), &Options { opset, ..Options::default() }).unwrap();
+            engine.run(&model, &inputs).unwrap()
+        };
+        let expected = run(17);
+        for opset in 18..=21 {
+            assert_eq!(run(opset), expected, "opset {opset} on {}", engine.name());
+        }
+    }
+}
+
+/// Shared weights derive at load what inline weights hold, so float32 may round differently.
+#[test]
+fn inline_and_shared_weights_compute_the_same() {
+    for name in ["base", "biases Batch", "no classes", "all different"] {
+        let variant = variant(name);
+        let inputs = Inputs::new(&variant, [2, 40, 64], ClassWeights::Scaled);
+        let model = |weights| Model::new(variant.clone(), &Options { weights, ..Options::default() }).unwrap();
+        let (inline, shared) = (model(Weights::Inline), model(Weights::Shared));
+        let size = |m: &Model, file| std::fs::metadata(m.bundle.path(file)).unwrap().len();
+        assert!(size(&shared, "denoiser.onnx") < size(&inline, "denoiser.onnx"), "{name}");
+        for engine in runtime::all().unwrap() {
+            let reference = engine.run(&inline, &inputs).unwrap();
+            let found = engine.run(&shared, &inputs).unwrap();
+            for error in report::errors(&found, &reference).into_iter().flatten() {
+                assert!(error < 1e-5, "{name} on {}: {error:.1e}", engine.name());
+            }
+        }
+    }
+}
+
+/// An exporter can go wrong by writing a constant where the gradient should be.
+#[test]
+fn what_the_denoiser_changes_moves_with_its_input_at_two_sizes() {
+    let model = model("base");
+    for engine in runtime::all().unwrap() {
+        for size in [[1, 32, 32], [1, 40, 64]] {
+            let first = Inputs::new(&model.variant, size, ClassWeights::OneHot);
+            let mut second = first.clone();
+            second.noisy.reverse();
+            let mut louder = first.clone();
+            louder.sigma.iter_mut().for_each(|s| *s *= 2.0);
+            let run = |inputs| engine.run(&model, inputs).unwrap().change;
+            let (a, b, c) = (run(&first), run(&second), run(&louder));
+            assert!(distance(&a, &b) > 0.1 * norm(&a), "{} at {size:?}: does not move", engine.name());
+            // D(y) − y is proportional to σ².
+            let four: Vec<f64> = a.iter().map(|v| 4.0 * v).collect();
+            assert!(distance(&four, &c) < 1e-4 * norm(&c), "{} at {size:?}: σ", engine.name());
+        }
+    }
+}
+
+/// Eq. 9: (D_c − D_u)/σ² = ∇ log p(c|y), where the right side is autograd in float64 on the logits alone.
+#[test]
+fn the_difference_of_two_denoisers_is_the_gradient_of_the_classifier() {
+    let model = model("base");
+    let mut inputs = Inputs::new(&model.variant, [2, 32, 32], ClassWeights::OneHot);
+    // A difference of float32 images of order 1, divided by σ²: a larger σ loses fewer digits.
+    inputs.sigma = vec![1.0, 2.0];
+    let mut unconditional = inputs.clone();
+    unconditional.class_weights.iter_mut().for_each(|a| *a = 0.0);
+
+    let (noisy, _, weights) = libtorch::tensors(&inputs, Kind::Double);
+    let noisy = noisy.set_requires_grad(true);
+    let net = libtorch::net(&model, Kind::Double).unwrap();
+    let logits = net.forward(&noisy, gradresnet_train::nets::Phase::Evaluation).logits.unwrap();
+    let log_p = (weights.unwrap() * logits.log_softmax(1, None::<Kind>)).sum(None::<Kind>);
+    let gradient = Tensor::run_backward(&[log_p], &[noisy], false, false).remove(0);
+    let expected = gradresnet_train::convert::to_array(&gradient).to_f64();
+
+    for engine in runtime::all().unwrap() {
+        let (c, u) = (engine.run(&model, &inputs).unwrap(), engine.run(&model, &unconditional).unwrap());
+        let each = c.change.len() / inputs.sigma.len();
+        let found: Vec<f64> = c
+            .change
+            .iter()
+            .zip(&u.change)
+            .enumerate()
+            .map(|(i, (c, u))| (c - u) / f64::from(inputs.sigma[i / each]).powi(2))
+            .collect();
+        let error = distance(&found, &expected) / norm(&expected);
+        assert!(error < 1e-4, "{}: {error:.1e}", engine.name());
+    }
+}
+
+/// Eq. 14: the Jacobian of a denoiser that is a gradient is symmetric, uᵀJv = vᵀJu. In float64, by
+/// central differences.
+#[test]
+fn the_jacobian_of_the_denoiser_is_symmetric() {
+    const STEP: f64 = 1e-5;
+    for name in ["base", "Postact Group", "End Homogeneous", "all different"] {
+        let model = model(name);
+        let inputs = Inputs::new(&model.variant, [1, 32, 32], ClassWeights::OneHot);
+        let (noisy, sigma, weights) = libtorch::tensors(&inputs, Kind::Double);
+        let net = libtorch::net(&model, Kind::Double).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut direction = || {
+            let values: Vec<f64> = (0..noisy.numel()).map(|_| StandardNormal.sample(&mut rng)).collect();
+            Tensor::from_slice(&values).reshape(noisy.size())
+        };
+        let (u, v) = (direction(), direction());
+        let jacobian_times = |d: &Tensor| {
+            let at = |t: f64| net.denoise(&(&noisy + d * t), &sigma, weights.as_ref()).denoised;
+            (at(STEP) - at(-STEP)) / (2.0 * STEP)
+        };
+        let dot = |a: &Tensor, b: &Tensor| (a * b).sum(Kind::Double).double_value(&[]);
+        let (ju, jv) = (jacobian_times(&u), jacobian_times(&v));
+        let (uv, vu) = (dot(&u, &jv), dot(&v, &ju));
+        let scale = dot(&ju, &ju).sqrt() * dot(&v, &v).sqrt();
+        // Central differences err by about 1e-9 of ‖Ju‖‖v‖; an asymmetric part would be of order 1e-2.
+        assert!((uv - vu).abs() < 1e-7 * scale, "{name}: {uv} and {vu}");
+    }
+}
+
+/// A batch is many images, and none of them knows of the others.
+#[test]
+fn images_of_a_batch_do_not_mix() {
+    let model = model("base");
+    let batch = Inputs::new(&model.variant, [3, 32, 32], ClassWeights::Scaled);
+    let engine = Runtime::open(EngineKind::Tract).unwrap();
+    let all = engine.run(&model, &batch).unwrap();
+    let (each, classes) = (batch.noisy.len() / 3, model.variant.classes);
+    for i in 0..3 {
+        let one = Inputs {
+            size: [1, batch.size[1], batch.size[2]],
+            noisy: batch.noisy[i * each..(i + 1) * each].to_vec(),
+            sigma: vec![batch.sigma[i]],
+            class_weights: batch.class_weights[i * classes..(i + 1) * classes].to_vec(),
+        };
+        let found = engine.run(&model, &one).unwrap().change;
+        let expected = &all.change[i * each..(i + 1) * each];
+        assert!(distance(&found, expected) < 1e-5 * norm(expected), "image {i}");
+    }
+}

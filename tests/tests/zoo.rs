@@ -1,0 +1,118 @@
+//! The bundles that ship, on real images: what their README figures rest on.
+
+use gradresnet::engine::{self, Device, EngineKind};
+use gradresnet::{Bundle, Picture, Session, Tiling};
+use gradresnet_tests::resources;
+use ndarray::{Array4, Axis, s};
+use std::path::{Path, PathBuf};
+
+fn bundle(name: &str) -> Bundle {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/zoo").join(name);
+    Bundle::open(&dir).unwrap()
+}
+
+fn sessions(name: &str, test: &str) -> Vec<Session> {
+    let open = |kind| Session::new(bundle(name), engine::open(kind, Device::Cpu, 1).unwrap());
+    let mut sessions = vec![open(EngineKind::Tract)];
+    if resources::path("ORT_DYLIB_PATH", test).is_some() {
+        sessions.push(open(EngineKind::Ort));
+    }
+    sessions
+}
+
+/// The files of a folder and its folders, sorted, every `every`-th.
+fn files(dir: &Path, every: usize) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    let mut folders = vec![dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { all.push(path) }
+        }
+    }
+    all.sort();
+    all.into_iter().step_by(every).collect()
+}
+
+#[test]
+fn every_shipped_bundle_verifies_on_every_engine_and_fits_the_limits() {
+    let mut total = 0;
+    for name in ["photo", "cifar10"] {
+        let bundle = bundle(name);
+        bundle.verify_digests().unwrap();
+        for session in sessions(name, "shipped bundles on ONNX Runtime") {
+            let report = gradresnet::verify::verify(&bundle, session.engine()).unwrap();
+            assert!(report.deviations.len() >= 4, "{}", report.engine);
+        }
+        let size: u64 = files(bundle.dir(), 1).iter().map(|f| f.metadata().unwrap().len()).sum();
+        assert!(size < 16 << 20, "{name}: {size} bytes");
+        total += size;
+        let spec = bundle.spec();
+        assert!(spec.metrics.iter().all(|m| !m.command.is_empty()), "{name}: a figure without its command");
+        assert!(spec.provenance.as_ref().is_some_and(|p| p.cpu_hours >= 1.0), "{name}");
+    }
+    assert!(total < 64 << 20);
+}
+
+/// Every fourth image of CBSD68, noise of 25 added, clipped and rounded to 8 bits as a file would be.
+#[test]
+fn photo_denoises_cbsd68() {
+    const TEST: &str = "photo on CBSD68";
+    let Some(data) = resources::path("GRADRESNET_DATA", TEST) else { return };
+    let sigma = 25.0 / 255.0;
+    let sessions = sessions("photo", TEST);
+    let tiles = Tiling::new(128, None).unwrap();
+    let (mut whole, mut tiled) = (vec![0.0; sessions.len()], 0.0);
+    let images = files(&data.join("cbsd68"), 4);
+    for (n, path) in images.iter().enumerate() {
+        let clean = Picture::read(path).unwrap();
+        let mut noisy = clean.clone();
+        gradresnet::noise::add(&mut noisy, sigma, 1, &n.to_string());
+        let noisy = noisy.pixels.mapv(|v| (v.clamp(0.0, 1.0) * 255.0).round() / 255.0).insert_axis(Axis(0));
+        let psnr = |session: &Session, tiling: &Tiling| {
+            let denoised = session.denoise(noisy.view(), &[sigma], None, tiling).unwrap();
+            let denoised = denoised.index_axis(Axis(0), 0).mapv(|v| v.clamp(0.0, 1.0));
+            gradresnet::psnr::psnr(denoised.view(), clean.pixels.view()).unwrap() / images.len() as f64
+        };
+        for (session, whole) in sessions.iter().zip(&mut whole) {
+            *whole += psnr(session, &Tiling::default());
+        }
+        tiled += psnr(&sessions[0], &tiles);
+    }
+    // The whole set is required to reach 29.0 dB.
+    assert!(whole[0] >= 29.0, "{whole:?}");
+    assert!((tiled - whole[0]).abs() < 0.1, "tiled {tiled}, whole {whole:?}");
+    assert!(whole.iter().all(|p| (p - whole[0]).abs() < 0.01), "{whole:?}");
+}
+
+/// Every eighth image of the test set, on every engine and in the trainer.
+#[test]
+fn cifar10_classifies_its_test_set() {
+    const TEST: &str = "cifar10 on its test set";
+    let Some(data) = resources::path("GRADRESNET_DATA", TEST) else { return };
+    let folder = data.join("cifar10/test");
+    let images = files(&folder, 8);
+    let mut pixels = Array4::zeros((images.len(), 3, 32, 32));
+    for (path, mut target) in images.iter().zip(pixels.outer_iter_mut()) {
+        target.assign(&Picture::read(path).unwrap().pixels);
+    }
+    let spec = bundle("cifar10").spec().clone();
+    let mut predictions: Vec<Vec<usize>> = Vec::new();
+    for session in sessions("cifar10", TEST) {
+        let mut labels = Vec::new();
+        for start in (0..images.len()).step_by(64) {
+            let batch = pixels.slice(s![start..(start + 64).min(images.len()), .., .., ..]);
+            for row in session.classify(batch).unwrap().rows() {
+                let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i);
+                labels.push(best.unwrap());
+            }
+        }
+        predictions.push(labels);
+    }
+    let name = |path: &Path| path.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+    let right = images.iter().zip(&predictions[0]).filter(|(p, l)| spec.classes[**l] == name(p)).count();
+    assert!(right as f64 >= 0.8 * images.len() as f64, "{right} of {}", images.len());
+    for other in &predictions[1..] {
+        assert_eq!(*other, predictions[0]);
+    }
+}
