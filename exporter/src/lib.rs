@@ -29,3 +29,8 @@ pub mod simplify;
 pub use error::{Error, ErrorKind, Result};
 pub use export::{Options, Report, export};
 pub use gradresnet::Weights;
+
+#[cfg(test)]
+mod test_networks;
+#[cfg(test)]
+mod tests;

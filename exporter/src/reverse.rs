@@ -16,8 +16,8 @@ pub fn gradient(graph: &mut Graph, objective: NodeId, input: NodeId) -> Result<N
     let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).take_while(|id| *id <= objective).collect();
     for &id in &nodes {
         let node = graph.node(id);
-        let on_input = id == input
-            || node.operator.is_differentiable() && node.inputs.iter().any(|i| depends[i]);
+        let on_input =
+            id == input || node.operator.is_differentiable() && node.inputs.iter().any(|i| depends[i]);
         depends.insert(id, on_input);
     }
 

@@ -8,3 +8,6 @@ pub mod linear;
 pub mod reduce;
 pub mod shape;
 pub mod softmax;
+
+#[cfg(test)]
+mod tests;

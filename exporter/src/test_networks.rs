@@ -1,0 +1,71 @@
+//! Networks with random parameters, for this crate's tests: every value of every field of the
+//! architecture.
+
+use gradresnet_models::parameters::parameters;
+use gradresnet_models::{
+    Activation, Architecture, Array, BlockForm, Checkpoint, Norm, ParameterKind, SideConnections, SigmaRange,
+    Spec, Stem, Task, Tensors,
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+
+/// A checkpoint with random parameters and no golden values.
+pub fn checkpoint(architecture: Architecture, classes: usize) -> Checkpoint {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let tensors: Tensors = parameters(&architecture, classes)
+        .into_iter()
+        .map(|p| {
+            let fan_in: usize = p.shape[1..].iter().product();
+            let (centre, spread) = match p.kind {
+                ParameterKind::Gain | ParameterKind::RunningVariance => (1.0, 0.5),
+                ParameterKind::Bias | ParameterKind::RunningMean => (0.0, 0.5),
+                ParameterKind::Energy => (0.0, 1.0),
+                _ => (0.0, (6.0 / fan_in as f32).sqrt()),
+            };
+            let values = (0..p.len()).map(|_| centre + spread * rng.random_range(-1.0..1.0f32)).collect();
+            (p.name.clone(), Array::f32(&p.shape, values).unwrap())
+        })
+        .collect();
+    let spec = Spec {
+        format: gradresnet_models::spec::FORMAT,
+        name: "random".into(),
+        architecture,
+        task: if classes > 0 { Task::Joint } else { Task::Denoising },
+        classes: (0..classes).map(|i| format!("class{i}")).collect(),
+        image_size: None,
+        sigma: SigmaRange { min: 0.0, max: 0.3 },
+        provenance: None,
+        metrics: Vec::new(),
+        files: BTreeMap::new(),
+    };
+    Checkpoint { spec, parameters: tensors, golden: None }
+}
+
+/// The network that the others differ from.
+pub fn base() -> Architecture {
+    Architecture { width: 8, blocks: vec![1, 1], ..Architecture::default() }
+}
+
+/// One of each.
+pub fn all() -> Vec<Checkpoint> {
+    let mut all = vec![checkpoint(base(), 0)];
+    let mut add = |change: &dyn Fn(&mut Architecture)| {
+        let mut architecture = base();
+        change(&mut architecture);
+        all.push(checkpoint(architecture, 3));
+    };
+    for norm in [Norm::Group, Norm::Homogeneous, Norm::Batch, Norm::None] {
+        for block in [BlockForm::Residual, BlockForm::Postact, BlockForm::End] {
+            add(&|a| (a.norm, a.block, a.biases) = (norm, block, block == BlockForm::Postact));
+        }
+    }
+    for activation in [Activation::Relu, Activation::Silu] {
+        add(&|a| a.activation = activation);
+    }
+    for side in [SideConnections::None, SideConnections::Stages] {
+        add(&|a| a.side_connections = side);
+    }
+    add(&|a| (a.stem, a.blocks) = (Stem::Imagenet, vec![2]));
+    all
+}

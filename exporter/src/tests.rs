@@ -1,0 +1,162 @@
+//! What must hold of whole graphs and of an export.
+
+use crate::evaluate::{Values, evaluate};
+use crate::export::finish;
+use crate::golden::{SOURCE, inputs};
+use crate::gradresnet::{self, Weights};
+use crate::ir::{Graph, Tensor};
+use crate::test_networks::{all, base, checkpoint};
+use crate::{ErrorKind, Options, export};
+use gradresnet_models::{Array, Bundle, Checkpoint};
+
+fn dot(a: &Tensor, b: &Tensor) -> f64 {
+    a.zip(b, |x, y| x * y).values().iter().sum()
+}
+
+fn norm(a: &Tensor) -> f64 {
+    dot(a, a).sqrt()
+}
+
+fn denoise(graph: &Graph, values: &Values) -> Tensor {
+    evaluate(graph, values).unwrap()["denoised"].clone()
+}
+
+/// A direction that nothing in the networks or inputs knows of.
+fn direction(like: &Tensor, seed: f64) -> Tensor {
+    let mut n = 0.0;
+    Tensor::from_fn(like.shape(), |_| {
+        n += 1.0;
+        (n * n * 0.37 + seed).sin()
+    })
+}
+
+#[test]
+fn simplification_and_lowering_keep_every_value() {
+    for checkpoint in all() {
+        let values = inputs(&checkpoint.spec, [2, 8, 12], 1);
+        for weights in [Weights::Inline, Weights::Shared] {
+            let drawn = gradresnet::denoiser(&checkpoint, weights).unwrap();
+            let written = finish(&drawn).unwrap();
+            let (before, after) = (evaluate(&drawn, &values).unwrap(), evaluate(&written, &values).unwrap());
+            assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+            for (name, before) in &before {
+                let distance = norm(&before.zip(&after[name], |a, b| a - b));
+                // float64, in another order.
+                assert!(distance <= 1e-11 * norm(before), "{name}: {:?}", checkpoint.spec.architecture);
+            }
+        }
+    }
+}
+
+/// Eq. 14.
+#[test]
+fn the_jacobian_of_the_denoiser_is_symmetric() {
+    const STEP: f64 = 1e-5;
+    for checkpoint in all() {
+        let graph = finish(&gradresnet::denoiser(&checkpoint, Weights::Inline).unwrap()).unwrap();
+        let values = inputs(&checkpoint.spec, [1, 8, 12], 2);
+        let noisy = values["noisy"].clone();
+        let (u, v) = (direction(&noisy, 0.0), direction(&noisy, 1.0));
+        let jacobian_times = |d: &Tensor| {
+            let at = |t: f64| {
+                let mut values = values.clone();
+                values.insert("noisy".into(), noisy.zip(d, |y, d| y + t * d));
+                denoise(&graph, &values)
+            };
+            at(STEP).zip(&at(-STEP), |a, b| (a - b) / (2.0 * STEP))
+        };
+        let (ju, jv) = (jacobian_times(&u), jacobian_times(&v));
+        let defect = (dot(&u, &jv) - dot(&v, &ju)).abs();
+        // Central differences err by about 1e-9 of ‖Ju‖‖v‖; the slope of a piecewise linear activation
+        // may jump within the step.
+        assert!(defect < 1e-6 * norm(&ju) * norm(&v), "{defect}: {:?}", checkpoint.spec.architecture);
+    }
+}
+
+/// Eq. 9, with the right side by central differences of the forward graph's logits.
+#[test]
+fn the_difference_of_two_denoisers_is_the_gradient_of_the_classifier() {
+    const STEP: f64 = 1e-5;
+    let checkpoint = checkpoint(base(), 3);
+    let forward = gradresnet::forward(&checkpoint, Weights::Inline).unwrap();
+    let denoiser = gradresnet::denoiser(&checkpoint, Weights::Inline).unwrap();
+    let mut values = inputs(&checkpoint.spec, [1, 8, 12], 3);
+    let sigma = values["sigma"].values()[0];
+    let mut with = |weights: [f64; 3]| {
+        values.insert("class_weights".into(), Tensor::new(vec![1, 3], weights.to_vec()).unwrap());
+        denoise(&denoiser, &values)
+    };
+    let difference = with([0.0, 1.0, 0.0]).zip(&with([0.0; 3]), |c, u| (c - u) / (sigma * sigma));
+    let noisy = values["noisy"].clone();
+    let v = direction(&noisy, 2.0);
+    let log_p = |t: f64| {
+        let image = noisy.zip(&v, |y, v| y + t * v);
+        let logits =
+            evaluate(&forward, &Values::from([("image".to_string(), image)])).unwrap()["logits"].clone();
+        logits.values()[1] - logits.values().iter().map(|l| l.exp()).sum::<f64>().ln()
+    };
+    let slope = (log_p(STEP) - log_p(-STEP)) / (2.0 * STEP);
+    assert!((dot(&difference, &v) - slope).abs() < 1e-7 * norm(&difference) * norm(&v));
+}
+
+#[test]
+fn a_checkpoint_without_golden_values_gets_the_evaluators() {
+    let dir = tempfile::tempdir().unwrap();
+    for weights in [Weights::Inline, Weights::Shared] {
+        let target = dir.path().join(format!("{weights:?}"));
+        let options = Options { weights, ..Options::default() };
+        let report = export(&checkpoint(base(), 3), &target, &options).unwrap();
+        assert_eq!(report.golden_source, SOURCE);
+        assert!(!report.verified.is_empty());
+        let bundle = Bundle::open(&target).unwrap();
+        assert_eq!(bundle.golden().unwrap().cases.len(), 2);
+        assert_eq!(target.join("model.safetensors").exists(), weights == Weights::Shared);
+    }
+}
+
+#[test]
+fn what_does_not_verify_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("bundle");
+    let good = checkpoint(base(), 3);
+    let wrong = |change: &dyn Fn(&mut Checkpoint)| {
+        let mut checkpoint = good.clone();
+        change(&mut checkpoint);
+        let error = export(&checkpoint, &target, &Options::default()).unwrap_err().to_string();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{error}");
+        error
+    };
+    let error = wrong(&|c| {
+        c.parameters.remove("stages.0.0.conv1.weight");
+    });
+    assert!(error.contains("stages.0.0.conv1.weight"), "{error}");
+    let error = wrong(&|c| {
+        c.parameters.insert("energy.weight".into(), Array::f32(&[2], vec![1.0; 2]).unwrap());
+    });
+    assert!(error.contains("energy.weight"), "{error}");
+
+    // Golden values of another network.
+    let graph = finish(&gradresnet::denoiser(&good, Weights::Inline).unwrap()).unwrap();
+    let mut golden = crate::golden::golden(&good.spec, &graph).unwrap();
+    let shape = golden.cases[1].energy.shape().to_vec();
+    golden.cases[1].energy = Array::f64(&shape, vec![1.0; shape[0]]).unwrap();
+    let error = wrong(&|c| c.golden = Some(golden.clone()));
+    assert!(error.contains("energy") && error.contains("forward graph"), "{error}");
+
+    let options = Options { opset: 16, ..Options::default() };
+    let error = export(&good, &target, &options).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Opset(16)) && !target.exists());
+}
+
+#[test]
+fn an_existing_bundle_is_replaced_only_on_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("bundle");
+    std::fs::create_dir(&target).unwrap();
+    std::fs::write(target.join("mine"), "1").unwrap();
+    let checkpoint = checkpoint(base(), 0);
+    let error = export(&checkpoint, &target, &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("bundle") && target.join("mine").exists(), "{error}");
+    export(&checkpoint, &target, &Options { overwrite: true, ..Options::default() }).unwrap();
+    assert!(!target.join("mine").exists() && Bundle::open(&target).is_ok());
+}

@@ -1,0 +1,30 @@
+//! What a person and a script see of `gradresnet-export`.
+
+use std::process::{Command, Output};
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gradresnet-export")).args(args).output().unwrap()
+}
+
+#[test]
+fn bad_input_gives_one_line_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (nowhere, broken, out) = (path("nowhere"), path("broken"), path("out"));
+    std::fs::create_dir(&broken).unwrap();
+    std::fs::write(dir.path().join("broken/spec.json"), "{").unwrap();
+    let cases = [
+        (run(&[&nowhere, "-o", &out]), "nowhere"),
+        (run(&[&broken, "-o", &out]), "broken/spec.json"),
+        (run(&[&broken]), "--output"),
+        (run(&[&broken, "-o", &out, "--opset", "99"]), "17..=21"),
+        (run(&[&broken, "-o", &out, "--weights", "none"]), "inline"),
+    ];
+    for (output, expected) in cases {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(expected) && !stderr.contains("panicked"), "{stderr}");
+        assert!(output.stdout.is_empty() && !dir.path().join("out").exists());
+    }
+    assert!(run(&["--help"]).status.success());
+}
