@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug)]
 pub struct Error {
     path: Option<PathBuf>,
-    kind: ErrorKind,
+    kind: Box<ErrorKind>,
 }
 
 /// The reasons for a failure. Each names the cause, and the cure where there is one; [`Error`] adds
@@ -143,13 +143,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.kind)
+        std::error::Error::source(&*self.kind)
     }
 }
 
 impl<K: Into<ErrorKind>> From<K> for Error {
     fn from(kind: K) -> Self {
-        Error { path: None, kind: kind.into() }
+        Error { path: None, kind: Box::new(kind.into()) }
     }
 }
 

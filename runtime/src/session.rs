@@ -6,7 +6,7 @@ use crate::noise;
 use crate::padding::{padded, window};
 use crate::tiling::Tiling;
 use gradresnet_models::{Bundle, Spec};
-use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4, Axis, Zip, s};
+use ndarray::{Array2, Array4, ArrayView2, ArrayView3, ArrayView4, Axis, Zip, s};
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,8 +19,10 @@ const PLANS: usize = 8;
 pub struct Session {
     bundle: Bundle,
     engine: Arc<dyn Engine>,
-    plans: Mutex<Vec<((Graph, Shape), Arc<dyn Plan>)>>,
+    plans: Mutex<Vec<CachedPlan>>,
 }
+
+type CachedPlan = ((Graph, Shape), Arc<dyn Plan>);
 
 impl Session {
     /// Nothing is loaded yet: a plan is made when its shape first occurs.
@@ -219,16 +221,11 @@ fn add_tile(
     let height = (height - top).min(rows.len());
     let width = (width - left).min(columns.len());
     for c in 0..channels {
-        for y in 0..height {
+        for (y, &row) in rows[..height].iter().enumerate() {
             Zip::from(image.slice_mut(s![c, top + y, left..left + width]))
                 .and(tile.slice(s![c, y, ..width]))
                 .and(&columns[..width])
-                .for_each(|sum, &value, &weight| *sum += value * weight * rows[y]);
+                .for_each(|sum, &value, &weight| *sum += value * weight * row);
         }
     }
-}
-
-/// A single image as a batch of one.
-pub(crate) fn batch_of(image: &Array3<f32>) -> ArrayView4<'_, f32> {
-    image.view().insert_axis(Axis(0))
 }

@@ -1,0 +1,90 @@
+//! `gradresnet add-noise`
+
+use super::console::{Console, Outcome};
+use super::inputs::{ExistingArgs, InputArgs, Job, place};
+use super::model::sigma;
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use gradresnet::{Format, Picture, noise};
+use rayon::prelude::*;
+use std::path::PathBuf;
+
+/// Write copies of images with white Gaussian noise added
+///
+/// The noise of a file depends on the seed and on its path below the folder that was named, and on
+/// nothing else. 8-bit and 16-bit files are clipped and rounded; `--format tiff32` keeps float samples
+/// as they are, which is how the literature measures denoisers.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  gradresnet add-noise clean/ -o noisy --sigma 25
+  gradresnet add-noise clean/ -o noisy --sigma 25 --seed 7 --format tiff32")]
+pub struct Args {
+    #[command(flatten)]
+    inputs: InputArgs,
+    /// Folder of the outputs, made if missing; subfolders are mirrored
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Noise level in 8-bit units
+    #[arg(long, value_parser = sigma, value_name = "S", allow_negative_numbers = true)]
+    sigma: f32,
+    /// Seed of the noise
+    #[arg(long, default_value = "0", value_name = "N")]
+    seed: u64,
+    /// File format of the outputs; JPEG would compress the noise
+    #[arg(long, value_enum, default_value = "keep")]
+    format: OutputFormat,
+    #[command(flatten)]
+    existing: ExistingArgs,
+    /// Say nothing but errors
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OutputFormat {
+    /// That of the input
+    Keep,
+    Png,
+    Jpeg,
+    Tiff,
+    /// 32-bit float samples, not clipped
+    Tiff32,
+}
+
+impl OutputFormat {
+    fn format(self) -> Option<Format> {
+        match self {
+            OutputFormat::Keep => None,
+            OutputFormat::Png => Some(Format::Png),
+            OutputFormat::Jpeg => Some(Format::Jpeg),
+            OutputFormat::Tiff => Some(Format::Tiff),
+            OutputFormat::Tiff32 => Some(Format::Tiff32),
+        }
+    }
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    let found = args.inputs.find()?;
+    let console = Console::new(found.inputs.len(), args.quiet);
+    found.failures.iter().for_each(|error| console.fail(error));
+    let format = args.format.format();
+    let jobs = place(found.inputs, &args.output, format.map(Format::extension), &args.existing, &console)?;
+    let add = |job: &Job| -> Result<()> {
+        let mut picture = Picture::read(&job.input.path)?;
+        noise::add(&mut picture, args.sigma / 255.0, args.seed, &job.input.relative.to_string_lossy());
+        if let Some(parent) = job.output.parent() {
+            std::fs::create_dir_all(parent)
+                .with_context(|| format!("{}: cannot be made", parent.display()))?;
+        }
+        Ok(picture.write(&job.output, format)?)
+    };
+    jobs.par_iter().for_each(|job| {
+        match add(job) {
+            Ok(()) => console.log(job.output.display()),
+            Err(error) => console.fail(&error),
+        }
+        console.advance();
+    });
+    Ok(console.finish())
+}

@@ -1,0 +1,123 @@
+//! `gradresnet classify`
+
+use super::console::{Console, Outcome, about, line};
+use super::inputs::{Input, InputArgs};
+use super::model::ModelArgs;
+use anyhow::{Result, ensure};
+use gradresnet::{ErrorKind, Picture, Session};
+use ndarray::{Array3, Array4, Axis};
+use rayon::prelude::*;
+use serde_json::json;
+
+/// Images of one size that go through the network together.
+const BATCH: usize = 64;
+
+/// Print the most probable classes of images
+///
+/// The central square of an image is scaled to the size that the model was trained on.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  gradresnet classify shots/ --top 3
+  gradresnet classify shots/ --recursive --json --engine ort")]
+pub struct Args {
+    #[command(flatten)]
+    inputs: InputArgs,
+    /// How many classes
+    #[arg(long, default_value = "1", value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    top: u32,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// One JSON object a line: path, top (label and probability, best first)
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    let session = args.model.open("cifar10")?;
+    let spec = session.spec();
+    ensure!(!spec.classes.is_empty(), gradresnet::Error::from(ErrorKind::NoClasses(spec.name.clone())));
+    let found = args.inputs.find()?;
+    let console = Console::new(found.inputs.len(), false);
+    found.failures.iter().for_each(|error| console.fail(error));
+    let mut scaled = 0;
+    for some in found.inputs.chunks(4 * BATCH * rayon::current_num_threads()) {
+        let pictures: Vec<Result<Loaded>> = some.par_iter().map(|input| load(input, &session)).collect();
+        scaled += pictures.iter().flatten().filter(|p| p.scaled).count();
+        let batches: Vec<&[Result<Loaded>]> = pictures.chunks(BATCH).collect();
+        let probabilities: Vec<Vec<Result<Vec<f32>>>> =
+            batches.into_par_iter().map(|batch| classify(batch, &session)).collect();
+        for (input, row) in some.iter().zip(probabilities.into_iter().flatten()) {
+            console.advance();
+            match row {
+                Ok(row) => report(input, &row, args, &spec.classes),
+                Err(error) => console.fail(&about(&input.path, error)),
+            }
+        }
+    }
+    if let (Some(size), true) = (spec.image_size, scaled > 0) {
+        console.say(format!("{scaled} images were cut to a square and scaled to {size}×{size} pixels"));
+    }
+    Ok(console.finish())
+}
+
+struct Loaded {
+    /// [3,H,W]
+    pixels: Array3<f32>,
+    scaled: bool,
+}
+
+fn load(input: &Input, session: &Session) -> Result<Loaded> {
+    let picture = Picture::read(&input.path)?;
+    Ok(match session.spec().image_size {
+        Some(side) if picture.size() != (side, side) => {
+            Loaded { pixels: picture.resized(side), scaled: true }
+        }
+        _ => Loaded { pixels: picture.pixels, scaled: false },
+    })
+}
+
+/// Probabilities for each picture that was read. Those of one size run together.
+fn classify(batch: &[Result<Loaded>], session: &Session) -> Vec<Result<Vec<f32>>> {
+    let mut rows: Vec<Result<Vec<f32>>> = Vec::new();
+    for run in batch.chunk_by(|a, b| size(a).is_some() && size(a) == size(b)) {
+        let Some((height, width)) = size(&run[0]) else {
+            // A run of one, which could not be read: `chunk_by` never joins those.
+            rows.extend(run.iter().map(|r| match r {
+                Err(error) => Err(anyhow::anyhow!("{error:#}")),
+                Ok(_) => Ok(Vec::new()),
+            }));
+            continue;
+        };
+        let mut images = Array4::zeros((run.len(), 3, height, width));
+        for (mut target, loaded) in images.outer_iter_mut().zip(run.iter().flatten()) {
+            target.assign(&loaded.pixels);
+        }
+        match session.classify(images.view()) {
+            Ok(all) => rows.extend(all.axis_iter(Axis(0)).map(|row| Ok(row.to_vec()))),
+            Err(error) => rows.extend(run.iter().map(|_| Err(anyhow::anyhow!("{error}")))),
+        }
+    }
+    rows
+}
+
+fn size(loaded: &Result<Loaded>) -> Option<(usize, usize)> {
+    let (_, height, width) = loaded.as_ref().ok()?.pixels.dim();
+    Some((height, width))
+}
+
+fn report(input: &Input, row: &[f32], args: &Args, classes: &[String]) {
+    let mut order: Vec<usize> = (0..row.len()).collect();
+    order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+    order.truncate(args.top as usize);
+    let path = input.path.display().to_string();
+    if args.json {
+        let top: Vec<_> =
+            order.iter().map(|&c| json!({ "label": classes[c], "probability": row[c] })).collect();
+        line(json!({ "path": path, "top": top }));
+    } else {
+        let top: Vec<String> =
+            order.iter().map(|&c| format!("{} {:.1} %", classes[c], 100.0 * row[c])).collect();
+        line(format_args!("{path}: {}", top.join(", ")));
+    }
+}

@@ -1,0 +1,81 @@
+//! What people see while a command works, and how it ends.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt::Display;
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How a command ended that was able to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything was done.
+    Done,
+    /// At least one input failed, and was named on stderr.
+    SomeFailed,
+}
+
+/// A line of the result, on stdout. A reader that has gone away is no failure.
+pub fn line(text: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Progress over a number of inputs: a bar on a terminal, and elsewhere nothing but messages.
+pub struct Console {
+    bar: ProgressBar,
+    quiet: bool,
+    failed: AtomicUsize,
+}
+
+impl Console {
+    /// `quiet` leaves errors only.
+    pub fn new(inputs: usize, quiet: bool) -> Console {
+        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(inputs as u64) };
+        // The template is a literal that the tests run through; without it the bar has its default look.
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec}, {eta} left") {
+            bar.set_style(style);
+        }
+        Console { bar, quiet, failed: AtomicUsize::new(0) }
+    }
+
+    /// One more input is done.
+    pub fn advance(&self) {
+        self.bar.inc(1);
+    }
+
+    /// Says something to people: above the bar on a terminal, a plain line on stderr elsewhere.
+    pub fn say(&self, text: impl Display) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("{text}"));
+        }
+    }
+
+    /// Names what happened to each file where there is no bar to show it.
+    pub fn log(&self, text: impl Display) {
+        if self.bar.is_hidden() {
+            self.say(text);
+        }
+    }
+
+    /// Names an input that failed, and goes on.
+    pub fn fail(&self, error: &anyhow::Error) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.bar.suspend(|| eprintln!("error: {error:#}"));
+    }
+
+    /// Takes the bar away and says how it went.
+    pub fn finish(self) -> Outcome {
+        self.bar.finish_and_clear();
+        match self.failed.into_inner() {
+            0 => Outcome::Done,
+            _ => Outcome::SomeFailed,
+        }
+    }
+}
+
+/// An error with the file it is about, unless it names it already.
+pub fn about(path: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let error = error.into();
+    let name = path.display().to_string();
+    if error.to_string().contains(&name) { error } else { error.context(name) }
+}

@@ -1,0 +1,88 @@
+//! Arguments become a plan, the library carries it out, and a report says what happened.
+//!
+//! - [`inputs`]: which files the arguments name, and where their outputs go.
+//! - [`model`]: the arguments that choose a model and an engine.
+//! - [`console`]: progress, messages and the exit status.
+//! - A file for each command, or for commands of one shape.
+
+mod add_noise;
+mod bench;
+mod classify;
+mod console;
+mod denoise;
+mod inputs;
+mod model;
+mod models;
+mod psnr;
+mod scores;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use console::Outcome;
+use std::process::ExitCode;
+
+/// Denoises, classifies and scores images with GradResNet models.
+#[derive(Parser)]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "\
+Exit status: 0 all done; 2 at least one input failed and the others were done; 1 anything else (bad
+arguments, no model, no engine), with nothing written.
+
+Noise levels (sigma) are in 8-bit units: 25 means a standard deviation of 25/255.
+Models are found by name beside the program, in the source tree's models/zoo, in GRADRESNET_MODELS and in
+the user's data folder (`gradresnet models`). ORT_DYLIB_PATH names the library of ONNX Runtime for
+`--engine ort`."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Denoise(denoise::Args),
+    Classify(classify::Args),
+    Energy(scores::EnergyArgs),
+    Noise(scores::NoiseArgs),
+    Psnr(psnr::Args),
+    AddNoise(add_noise::Args),
+    Verify(verify::Args),
+    Bench(bench::Args),
+    Models(models::ModelsArgs),
+    Info(models::InfoArgs),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures. Nothing is left to do if the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    gradresnet::silence_caught_panics();
+    let result = match cli.command {
+        Command::Denoise(args) => denoise::run(&args),
+        Command::Classify(args) => classify::run(&args),
+        Command::Energy(args) => scores::energy(&args),
+        Command::Noise(args) => scores::noise(&args),
+        Command::Psnr(args) => psnr::run(&args),
+        Command::AddNoise(args) => add_noise::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Models(args) => models::list(&args),
+        Command::Info(args) => models::info(&args),
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::SomeFailed) => ExitCode::from(2),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}

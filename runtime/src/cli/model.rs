@@ -1,0 +1,60 @@
+//! The arguments that choose a model and an engine, and those that bound the work.
+
+use anyhow::{Context, Result};
+use gradresnet::engine::{self, Device, EngineKind};
+use gradresnet::{Session, zoo};
+
+/// Which model, and what runs it.
+#[derive(clap::Args)]
+pub struct ModelArgs {
+    /// A model's name (`gradresnet models`) or its folder
+    #[arg(long, value_name = "NAME|DIR")]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Threads, each with an image or a tile of its own [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+}
+
+/// What runs a model.
+#[derive(clap::Args)]
+pub struct EngineArgs {
+    /// tract (built in) or ort (ONNX Runtime, from ORT_DYLIB_PATH)
+    #[arg(long, default_value = "tract", value_name = "tract|ort")]
+    pub engine: EngineKind,
+    /// cpu, or cuda[:N] with --engine ort
+    #[arg(long, default_value = "cpu", value_name = "cpu|cuda[:N]")]
+    pub device: Device,
+}
+
+impl ModelArgs {
+    /// Opens the model, and the threads that everything below runs on.
+    ///
+    /// # Errors
+    /// If there is no such model, engine or device.
+    pub fn open(&self, default: &str) -> Result<Session> {
+        let bundle = zoo::find(self.model.as_deref().unwrap_or(default))?;
+        // An image or a tile a thread keeps all cores busy without threads within a run.
+        let engine = engine::open(self.engine.engine, self.engine.device, 1)?;
+        let jobs = self.jobs.map_or_else(cores, usize::from);
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(jobs)
+            .build_global()
+            .context("the threads cannot be started")?;
+        Ok(Session::new(bundle, engine))
+    }
+}
+
+/// Processors that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Reads a noise level in 8-bit units.
+pub fn sigma(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(sigma) if (0.0..=1000.0).contains(&sigma) => Ok(sigma),
+        _ => Err("a noise level is a number from 0 to 1000, in 8-bit units (25 means 25/255)".into()),
+    }
+}

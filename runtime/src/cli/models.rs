@@ -1,0 +1,91 @@
+//! `gradresnet models` and `gradresnet info`
+
+use super::console::{Outcome, line};
+use anyhow::Result;
+use gradresnet::{Spec, zoo};
+use gradresnet_models::parameters::parameters;
+
+/// List the models found here
+#[derive(clap::Args)]
+pub struct ModelsArgs {}
+
+/// Print what a model says of itself
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  gradresnet info photo")]
+pub struct InfoArgs {
+    /// A model's name or its folder
+    #[arg(value_name = "BUNDLE")]
+    bundle: String,
+}
+
+pub fn list(_: &ModelsArgs) -> Result<Outcome> {
+    let found = zoo::list();
+    if found.is_empty() {
+        eprintln!("no model found; looked in:");
+        zoo::places().iter().for_each(|place| eprintln!("  {}", place.display()));
+    }
+    let mut outcome = Outcome::Done;
+    for (dir, bundle) in found {
+        match bundle {
+            Ok(bundle) => {
+                let spec = bundle.spec();
+                let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                line(format_args!("{name:12} {}  {}", summary(spec), dir.display()));
+            }
+            Err(error) => {
+                eprintln!("error: {error}");
+                outcome = Outcome::SomeFailed;
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+fn summary(spec: &Spec) -> String {
+    let (min, max) = (255.0 * spec.sigma.min, 255.0 * spec.sigma.max);
+    let task = match (spec.task, spec.classes.len()) {
+        (gradresnet_models::Task::Denoising, _) => "denoises".to_string(),
+        (gradresnet_models::Task::Classification, n) => format!("{n} classes"),
+        (gradresnet_models::Task::Joint, n) => format!("denoises, {n} classes"),
+    };
+    format!("{task}, σ {min:.0} to {max:.0}")
+}
+
+pub fn info(args: &InfoArgs) -> Result<Outcome> {
+    let bundle = zoo::find(&args.bundle)?;
+    let spec = bundle.spec();
+    let a = &spec.architecture;
+    let count: usize = parameters(a, spec.classes.len()).iter().map(|p| p.len()).sum();
+    let row = |name: &str, value: String| line(format_args!("{name:14} {value}"));
+    row("name", spec.name.clone());
+    row("folder", bundle.dir().display().to_string());
+    row("task", summary(spec));
+    if !spec.classes.is_empty() {
+        row("classes", spec.classes.join(", "));
+    }
+    if let Some(size) = spec.image_size {
+        row("image size", format!("{size}×{size} for classify; any size for denoise"));
+    }
+    row("architecture", format!("{:?} blocks {:?}, width {}, norm {:?}", a.block, a.blocks, a.width, a.norm));
+    row("parameters", count.to_string());
+    row(
+        "multiply-adds",
+        format!(
+            "{:.0} a pixel forward, twice that and the forward pass for the denoiser",
+            a.multiply_adds_per_pixel()
+        ),
+    );
+    row("stride", a.stride().to_string());
+    if let Some(p) = &spec.provenance {
+        row("trained on", p.data.clone());
+        row(
+            "training",
+            format!("{} steps, seed {}, {:.2} CPU hours: {}", p.steps, p.seed, p.cpu_hours, p.command),
+        );
+    }
+    for m in &spec.metrics {
+        let sigma = m.sigma.map(|s| format!(" at σ = {s}")).unwrap_or_default();
+        row("measured", format!("{}{sigma} on {}: {:.4}  ({})", m.metric, m.data, m.value, m.command));
+    }
+    Ok(Outcome::Done)
+}

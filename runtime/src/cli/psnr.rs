@@ -1,0 +1,74 @@
+//! `gradresnet psnr`
+
+use super::console::{Console, Outcome, about, line};
+use super::inputs::InputArgs;
+use anyhow::{Result, anyhow, ensure};
+use gradresnet::{Picture, psnr::psnr};
+use rayon::prelude::*;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Print the PSNR of images against references of the same names
+///
+/// In dB, with peak 1, over all pixels and channels. Files are matched by their path below the folders,
+/// without the extension. Float files are clipped to [0, 1] first, as the literature does with outputs.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  gradresnet psnr out/ clean/
+  gradresnet psnr out/ clean/ --json | tail -n 1")]
+pub struct Args {
+    /// Images
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// References
+    #[arg(value_name = "REFERENCE_DIR")]
+    reference: PathBuf,
+    /// One JSON object a line: path, psnr; at the end mean, files
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    let list = |dir: &PathBuf| -> Result<BTreeMap<PathBuf, PathBuf>> {
+        ensure!(dir.is_dir(), "{}: not a folder", dir.display());
+        let found = InputArgs { paths: vec![dir.clone()], recursive: true }.find()?;
+        Ok(found.inputs.into_iter().map(|i| (i.relative.with_extension(""), i.path)).collect())
+    };
+    let (images, references) = (list(&args.dir)?, list(&args.reference)?);
+    let console = Console::new(images.len(), false);
+    let measured: Vec<Result<f64>> = images
+        .par_iter()
+        .map(|(stem, path)| {
+            let reference = references.get(stem);
+            let reference =
+                reference.ok_or_else(|| anyhow!("no reference of this name in {}", args.reference.display()));
+            let value = reference.and_then(|reference| {
+                let mut image = Picture::read(path)?.pixels;
+                image.mapv_inplace(|v| v.clamp(0.0, 1.0));
+                Ok(psnr(image.view(), Picture::read(reference)?.pixels.view())?)
+            });
+            console.advance();
+            value.map_err(|error| about(path, error))
+        })
+        .collect();
+    let mut values = Vec::new();
+    for (path, value) in images.values().zip(measured) {
+        let path = path.display().to_string();
+        match value {
+            Ok(value) if args.json => line(json!({ "path": path, "psnr": value })),
+            Ok(value) => line(format_args!("{value:8.3} dB  {path}")),
+            Err(ref error) => console.fail(error),
+        }
+        values.extend(value.ok());
+    }
+    if !values.is_empty() {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        match args.json {
+            true => line(json!({ "mean": mean, "files": values.len() })),
+            false => line(format_args!("{mean:8.3} dB  mean of {} files", values.len())),
+        }
+    }
+    Ok(console.finish())
+}

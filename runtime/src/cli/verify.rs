@@ -1,0 +1,72 @@
+//! `gradresnet verify`
+
+use super::console::{Outcome, line};
+use anyhow::{Result, bail};
+use gradresnet::engine::{Engine, available};
+use gradresnet::verify::verify;
+use gradresnet::{Bundle, zoo};
+use std::sync::Arc;
+
+/// Check a model's files and what engines here make of them
+///
+/// First the digests of all files are compared with those in spec.json; then both graphs are run on the
+/// golden inputs by every engine that is usable on this machine, and their outputs are compared with the
+/// trainer's float64 values.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  gradresnet verify
+  gradresnet verify photo
+  gradresnet verify ./my-bundle
+
+Exit status: 0 everything agrees; 2 a model fails; 1 there is none.")]
+pub struct Args {
+    /// A model's name or its folder [default: every model found]
+    #[arg(value_name = "BUNDLE")]
+    bundle: Option<String>,
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    let bundles: Vec<gradresnet::Result<Bundle>> = match &args.bundle {
+        Some(name) => vec![zoo::find(name)],
+        None => zoo::list().into_iter().map(|(_, bundle)| bundle).collect(),
+    };
+    if bundles.is_empty() {
+        bail!("no model found; `gradresnet models` says where they are looked for");
+    }
+    let mut engines: Vec<Arc<dyn Engine>> = Vec::new();
+    for (_, opened) in available(1) {
+        match opened {
+            Ok(engine) => engines.push(engine),
+            Err(error) => eprintln!("not checked: {error}"),
+        }
+    }
+    let mut outcome = Outcome::Done;
+    for bundle in bundles {
+        if let Err(error) = bundle.and_then(|bundle| check(&bundle, &engines)) {
+            eprintln!("error: {error}");
+            outcome = Outcome::SomeFailed;
+        }
+    }
+    Ok(outcome)
+}
+
+fn check(bundle: &Bundle, engines: &[Arc<dyn Engine>]) -> gradresnet::Result<()> {
+    let dir = bundle.dir().display();
+    bundle.verify_digests()?;
+    line(format_args!("{dir}: {} digests agree", bundle.spec().files.len()));
+    for engine in engines {
+        let report = verify(bundle, engine.as_ref())?;
+        if let Some(worst) = report.deviations.first() {
+            line(format_args!(
+                "{dir}: {}: {} outputs agree, the worst within {:.1e} ({} of the {} graph)",
+                report.engine,
+                report.deviations.len(),
+                worst.error,
+                worst.output,
+                worst.graph.name()
+            ));
+        }
+    }
+    Ok(())
+}
