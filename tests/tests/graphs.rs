@@ -1,11 +1,11 @@
 //! What must hold of the graphs themselves, on every engine.
 
+use gradresnet::engine::{EngineKind, Graph};
 use gradresnet_export::{Options, Weights};
 use gradresnet_tests::cases::{ClassWeights, Inputs, Model, Variant, variants};
 use gradresnet_tests::engines::runtime::{self, Runtime};
 use gradresnet_tests::engines::{Engine, libtorch, python};
 use gradresnet_tests::report;
-use gradresnet::engine::{EngineKind, Graph};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -69,7 +69,8 @@ fn inline_and_shared_weights_compute_the_same() {
     for name in ["base", "biases Batch", "no classes", "all different"] {
         let variant = variant(name);
         let inputs = Inputs::new(&variant, [2, 40, 64], ClassWeights::Scaled);
-        let model = |weights| Model::new(variant.clone(), &Options { weights, ..Options::default() }).unwrap();
+        let model =
+            |weights| Model::new(variant.clone(), &Options { weights, ..Options::default() }).unwrap();
         let (inline, shared) = (model(Weights::Inline), model(Weights::Shared));
         let size = |m: &Model, file| std::fs::metadata(m.bundle.path(file)).unwrap().len();
         assert!(size(&shared, "denoiser.onnx") < size(&inline, "denoiser.onnx"), "{name}");
