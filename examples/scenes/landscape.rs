@@ -34,7 +34,7 @@ fn beyond(x: f32, y: f32) -> Vector3<f32> {
         return tree;
     }
     // Height of the crest, relief, roughness, haze: from the nearest ridge to the farthest.
-    let ridges = [(0.50, 0.13, 2.6, 0.12), (0.43, 0.20, 1.9, 0.42), (0.33, 0.26, 1.5, 0.68)];
+    let ridges = [(0.56, 0.16, 2.6, 0.10), (0.47, 0.34, 2.1, 0.30), (0.33, 0.52, 1.6, 0.42)];
     for (i, (base, relief, roughness, haze)) in ridges.into_iter().enumerate() {
         let lane = 31.0 * i as f32;
         let crest = base - relief * (fractal(roughness * x + lane, lane, 7) - 0.42);
@@ -42,19 +42,19 @@ fn beyond(x: f32, y: f32) -> Vector3<f32> {
             continue;
         }
         let height = |x: f32, y: f32| fractal(7.0 * x + lane, 11.0 * y, 6);
-        let slope = 14.0 * (height(x, y) - height(x + 0.012, y - 0.006));
-        let light = (0.55 + slope).clamp(0.08, 1.3);
-        let rock = rgb(0.25, 0.23, 0.22);
-        let forest = rgb(0.07, 0.12, 0.06);
+        let slope = 16.0 * (height(x, y) - height(x + 0.014, y - 0.004));
+        let light = rgb(0.24, 0.26, 0.34) + rgb(1.0, 0.80, 0.58) * (0.42 + slope).clamp(0.0, 1.2);
+        let rock = rgb(0.34, 0.29, 0.26);
+        let forest = rgb(0.10, 0.17, 0.06);
         let snow = rgb(0.95, 0.90, 0.90);
         let depth = y - crest;
-        let ground = mix(rock, forest, smoothstep(0.02, 0.12, depth + 0.08 * (height(x, y) - 0.5)));
+        let ground = mix(rock, forest, smoothstep(0.00, 0.07, depth + 0.16 * (height(x, y) - 0.5)));
         let ground = if i == 2 {
-            mix(snow, ground, smoothstep(0.01, 0.09, depth + 0.16 * (height(x, y) - 0.45)))
+            mix(snow, ground, smoothstep(0.03, 0.10, depth + 0.30 * (height(x, y) - 0.5)))
         } else {
             ground
         };
-        return mix(ground * light * 1.2, rgb(0.62, 0.52, 0.50), haze * (0.75 + 2.0 * depth).min(1.2));
+        return mix(ground.component_mul(&light), rgb(0.50, 0.47, 0.52), haze * (0.7 + 2.0 * depth).min(1.3));
     }
     sky(x, y)
 }
