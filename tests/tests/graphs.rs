@@ -134,7 +134,8 @@ fn the_difference_of_two_denoisers_is_the_gradient_of_the_classifier() {
             .map(|(i, (c, u))| (c - u) / f64::from(inputs.sigma[i / each]).powi(2))
             .collect();
         let error = distance(&found, &expected) / norm(&expected);
-        assert!(error < 1e-4, "{}: {error:.1e}", engine.name());
+        // What cancels, ∇ log p(y), is much the larger: float32 leaves 2.5e-4. A missing term errs by order 1.
+        assert!(error < 1e-3, "{}: {error:.1e}", engine.name());
     }
 }
 
