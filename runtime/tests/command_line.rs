@@ -1,0 +1,99 @@
+//! What a person and a script see of `gradresnet`: exit statuses, messages, files.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gradresnet"))
+        .args(args)
+        .env("GRADRESNET_MODELS", root().join("models/zoo"))
+        .env("ORT_DYLIB_PATH", "/nonexistent/libonnxruntime.so")
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// An empty folder of this test's own.
+fn folder(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+#[test]
+fn what_cannot_be_done_is_one_error_that_names_it() {
+    let dir = folder("errors");
+    let out = dir.join("out").display().to_string();
+    let image = root().join("examples/noisy/wall.png").display().to_string();
+    let nowhere = dir.join("nowhere.png").display().to_string();
+    let cases: [(&[&str], &str); 8] = [
+        (&["denoise", &nowhere, "-o", &out], "nowhere.png"),
+        (&["denoise", &image], "--output"),
+        (&["denoise", &image, "-o", &out, "--sigma", "-1"], "sigma"),
+        (&["denoise", &image, "-o", &out, "--sigma", "NaN"], "sigma"),
+        (&["denoise", &image, "-o", &out, "--model", "nothing"], "nothing"),
+        (&["denoise", &image, "-o", &out, "--engine", "ort"], "/nonexistent/libonnxruntime.so"),
+        (&["denoise", &image, "-o", &out, "--device", "cuda"], "CUDA"),
+        (&["verify", &nowhere], "nowhere.png"),
+    ];
+    for (args, expected) in cases {
+        let output = run(args);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
+        assert!(text.to_lowercase().contains(&expected.to_lowercase()), "{args:?}: {text}");
+        assert!(!text.contains("panicked") && output.stdout.is_empty(), "{args:?}: {text}");
+        assert!(!dir.join("out").exists(), "{args:?} left a folder");
+    }
+}
+
+#[test]
+fn a_broken_file_fails_alone() {
+    let dir = folder("broken");
+    let good = std::fs::read(root().join("examples/noisy/wall.png")).unwrap();
+    std::fs::create_dir(dir.join("in")).unwrap();
+    std::fs::write(dir.join("in/good.png"), &good).unwrap();
+    std::fs::write(dir.join("in/half.png"), &good[..good.len() / 2]).unwrap();
+    let path = |name: &str| dir.join(name).display().to_string();
+    let output = run(&["denoise", &path("in"), "-o", &path("out"), "--sigma", "25"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("half.png"), "{}", stderr(&output));
+    let names: Vec<_> = std::fs::read_dir(dir.join("out")).unwrap().map(|f| f.unwrap().file_name()).collect();
+    assert_eq!(names, ["good.png"]);
+    // The input is as it was.
+    assert_eq!(std::fs::read(dir.join("in/good.png")).unwrap(), good);
+}
+
+#[test]
+fn denoising_brings_the_examples_nearer_to_the_truth() {
+    let dir = folder("examples");
+    let examples = |name: &str| root().join("examples").join(name).display().to_string();
+    let out = dir.join("out").display().to_string();
+    let mean = |folder: &str| -> f64 {
+        let output = run(&["psnr", folder, &examples("clean")]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let line = text.lines().find(|l| l.contains("mean")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let output = run(&["denoise", &examples("noisy"), "-o", &out]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    // 10.6 dB when the model was shipped.
+    assert!(mean(&out) > mean(&examples("noisy")) + 9.0);
+}
+
+#[test]
+fn help_and_what_ships() {
+    for args in [&["--help"][..], &["denoise", "--help"], &["models"], &["info", "photo"]] {
+        let output = run(args);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{args:?}: {}", stderr(&output));
+    }
+    assert!(run(&["verify", "photo"]).status.success());
+}
