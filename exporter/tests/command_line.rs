@@ -1,5 +1,7 @@
 //! What a person and a script see of `gradresnet-export`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
 use std::process::{Command, Output};
 
 fn run(args: &[&str]) -> Output {

@@ -1,5 +1,7 @@
 //! What a person and a script see of `gradresnet`: exit statuses, messages, files.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

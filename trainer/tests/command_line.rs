@@ -1,5 +1,7 @@
 //! What a person and a script see of `gradresnet-train`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,5 +1,7 @@
 //! A resumed run goes on as if it had never stopped, bit for bit.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
 use gradresnet_models::Checkpoint;
 use gradresnet_train::config::Config;
 use gradresnet_train::run::{CHECKPOINT, CONFIG, Place, Run, Step};

@@ -1,6 +1,6 @@
 //! `gradresnet add-noise`
 
-use super::console::{Console, Outcome};
+use super::console::Outcome;
 use super::inputs::{ExistingArgs, InputArgs, Job, place};
 use super::model::sigma;
 use anyhow::{Context, Result};
@@ -66,8 +66,7 @@ impl OutputFormat {
 
 pub fn run(args: &Args) -> Result<Outcome> {
     let found = args.inputs.find()?;
-    let console = Console::new(found.inputs.len(), args.quiet);
-    found.failures.iter().for_each(|error| console.fail(error));
+    let console = found.console(args.quiet);
     let format = args.format.format();
     let jobs = place(found.inputs, &args.output, format.map(Format::extension), &args.existing, &console)?;
     let add = |job: &Job| -> Result<()> {

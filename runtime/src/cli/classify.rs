@@ -1,6 +1,6 @@
 //! `gradresnet classify`
 
-use super::console::{Console, Outcome, about, line};
+use super::console::{Outcome, about, line};
 use super::inputs::{Input, InputArgs};
 use super::model::ModelArgs;
 use anyhow::{Result, ensure};
@@ -38,8 +38,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let spec = session.spec();
     ensure!(!spec.classes.is_empty(), gradresnet::Error::from(ErrorKind::NoClasses(spec.name.clone())));
     let found = args.inputs.find()?;
-    let console = Console::new(found.inputs.len(), false);
-    found.failures.iter().for_each(|error| console.fail(error));
+    let console = found.console(false);
     let mut scaled = 0;
     for some in found.inputs.chunks(4 * BATCH * rayon::current_num_threads()) {
         let pictures: Vec<Result<Loaded>> = some.par_iter().map(|input| load(input, &session)).collect();

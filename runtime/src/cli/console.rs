@@ -13,6 +13,8 @@ pub enum Outcome {
     Done,
     /// At least one input failed, and was named on stderr.
     SomeFailed,
+    /// Every input failed, and was named on stderr.
+    AllFailed,
 }
 
 /// A line of the result, on stdout. A reader that has gone away is no failure.
@@ -22,6 +24,7 @@ pub fn line(text: impl Display) {
 
 /// Progress over a number of inputs: a bar on a terminal, and elsewhere nothing but messages.
 pub struct Console {
+    inputs: usize,
     bar: ProgressBar,
     quiet: bool,
     failed: AtomicUsize,
@@ -35,7 +38,7 @@ impl Console {
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec}, {eta} left") {
             bar.set_style(style);
         }
-        Console { bar, quiet, failed: AtomicUsize::new(0) }
+        Console { inputs, bar, quiet, failed: AtomicUsize::new(0) }
     }
 
     /// One more input is done.
@@ -68,6 +71,7 @@ impl Console {
         self.bar.finish_and_clear();
         match self.failed.into_inner() {
             0 => Outcome::Done,
+            failed if failed >= self.inputs => Outcome::AllFailed,
             _ => Outcome::SomeFailed,
         }
     }

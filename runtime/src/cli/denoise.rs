@@ -1,6 +1,6 @@
 //! `gradresnet denoise`
 
-use super::console::{Console, Outcome, about};
+use super::console::{Outcome, about};
 use super::inputs::{ExistingArgs, InputArgs, Job, place};
 use super::model::{ModelArgs, sigma};
 use anyhow::{Context, Result, anyhow, ensure};
@@ -34,7 +34,8 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Noise level in 8-bit units, or `auto` to estimate it for each image
-    #[arg(long, default_value = "auto", value_parser = sigma_or_auto, value_name = "auto|S")]
+    #[arg(long, default_value = "auto", value_parser = sigma_or_auto, value_name = "auto|S",
+          allow_negative_numbers = true)]
     sigma: Sigma,
     /// What the images show, for a model with classes
     #[arg(long, value_name = "NAME")]
@@ -148,8 +149,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         ensure!(dir.is_dir(), "{}: --reference is no folder", dir.display());
     }
     let found = args.inputs.find()?;
-    let console = Console::new(found.inputs.len(), args.quiet);
-    found.failures.iter().for_each(|error| console.fail(error));
+    let console = found.console(args.quiet);
     let format = args.format.format();
     let extension = format.map(Format::extension);
     let jobs = place(found.inputs, &args.output, extension, &args.existing, &console)?;

@@ -35,6 +35,18 @@ pub struct Found {
     pub failures: Vec<anyhow::Error>,
 }
 
+impl Found {
+    /// The console for this work, on which what is not there has been said.
+    pub fn console(&self, quiet: bool) -> Console {
+        let console = Console::new(self.inputs.len() + self.failures.len(), quiet);
+        for error in &self.failures {
+            console.fail(error);
+            console.advance();
+        }
+        console
+    }
+}
+
 impl InputArgs {
     /// Looks at the file system.
     ///

@@ -27,8 +27,8 @@ use std::process::ExitCode;
     version,
     max_term_width = 100,
     after_help = "\
-Exit status: 0 all done; 2 at least one input failed and the others were done; 1 anything else (bad
-arguments, no model, no engine), with nothing written.
+Exit status: 0 all done; 2 at least one input failed and the others were done; 1 nothing was done (bad
+arguments, no model, no engine, every input failed).
 
 Noise levels (sigma) are in 8-bit units: 25 means a standard deviation of 25/255.
 Models are found by name beside the program, in the source tree's models/zoo, in GRADRESNET_MODELS and in
@@ -80,6 +80,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(2),
+        Ok(Outcome::AllFailed) => ExitCode::from(1),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(1)

@@ -1,6 +1,6 @@
 //! `gradresnet energy` and `gradresnet noise`: one number for each image.
 
-use super::console::{Console, Outcome, about, line};
+use super::console::{Outcome, about, line};
 use super::inputs::{Input, InputArgs};
 use super::model::ModelArgs;
 use anyhow::Result;
@@ -66,8 +66,7 @@ fn each(
     score: impl Fn(&Picture) -> gradresnet::Result<f32> + Sync,
 ) -> Result<Outcome> {
     let found = inputs.find()?;
-    let console = Console::new(found.inputs.len(), false);
-    found.failures.iter().for_each(|error| console.fail(error));
+    let console = found.console(false);
     let one = |input: &Input| -> Result<f32> {
         let value = Picture::read(&input.path).and_then(|picture| score(&picture));
         console.advance();

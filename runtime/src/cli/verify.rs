@@ -28,7 +28,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<Outcome> {
     let bundles: Vec<gradresnet::Result<Bundle>> = match &args.bundle {
-        Some(name) => vec![zoo::find(name)],
+        Some(name) => vec![Ok(zoo::find(name)?)],
         None => zoo::list().into_iter().map(|(_, bundle)| bundle).collect(),
     };
     if bundles.is_empty() {
