@@ -27,7 +27,7 @@ pub enum Weights {
     Shared,
 }
 
-/// `forward.onnx`: `image` [N,3,H,W] to `energy` [N] and, with classes, `logits` [N,C].
+/// `forward.onnx`: `image` `[N,3,H,W]` to `energy` `[N]` and, with classes, `logits` `[N,C]`.
 ///
 /// # Errors
 /// [`ErrorKind::ParameterMissing`]; others are faults of this program.
@@ -37,7 +37,7 @@ pub fn forward(checkpoint: &Checkpoint, weights: Weights) -> Result<Graph> {
     network.finish(None, &heads)
 }
 
-/// `denoiser.onnx`: `noisy` [N,3,H,W], `sigma` [N] and, with classes, `class_weights` a [N,C] to
+/// `denoiser.onnx`: `noisy` `[N,3,H,W]`, `sigma` `[N]` and, with classes, `class_weights` a `[N,C]` to
 /// `denoised` = y + σ² ∇_y [log p(y) + Σ_c a_c log p(c|y)] (eq. 7), and `energy` and `logits` of `noisy`.
 ///
 /// # Errors
@@ -75,7 +75,7 @@ struct Network<'a> {
 
 struct Heads {
     image: NodeId,
-    /// [N,1]
+    /// `[N,1]`
     energy: NodeId,
     logits: Option<NodeId>,
 }
@@ -204,7 +204,7 @@ impl Network<'_> {
         self.graph.add(function, &[x])
     }
 
-    /// The mean over the image plane, [N,C].
+    /// The mean over the image plane, `[N,C]`.
     fn pool(&mut self, x: NodeId, channels: usize) -> Result<NodeId> {
         let mean = self.graph.add(Reduce::mean(&[2, 3]), &[x])?;
         self.graph.add(Reshape::batch(&[channels]), &[mean])
@@ -288,7 +288,7 @@ impl Network<'_> {
         self.graph.add(Unary::Reciprocal, &[deviation])
     }
 
-    /// A parameter [C] as [1,C,1,1].
+    /// A parameter `[C]` as [1,C,1,1].
     fn per_channel(&mut self, name: &str) -> Result<NodeId> {
         let parameter = self.parameter(name)?;
         let channels = self.graph.shape(parameter)[0].fixed().unwrap_or(1);

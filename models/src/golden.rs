@@ -1,8 +1,8 @@
 //! `golden.safetensors`: inputs and reference outputs that every engine must reproduce.
 //!
-//! For each case `n`, counted from 0, the file holds `n.noisy` [N,3,H,W], `n.sigma` [N] and, for a
-//! network with classes, `n.class_weights` [N,C], in float32; and `n.denoised` [N,3,H,W], `n.energy`
-//! [N] and, with classes, `n.logits` [N,C], in float64. `energy` and `logits` are those of `noisy`.
+//! For each case `n`, counted from 0, the file holds `n.noisy` `[N,3,H,W]`, `n.sigma` `[N]` and, for a
+//! network with classes, `n.class_weights` `[N,C]`, in float32; and `n.denoised` `[N,3,H,W]`, `n.energy`
+//! `[N]` and, with classes, `n.logits` `[N,C]`, in float64. `energy` and `logits` are those of `noisy`.
 //! The metadata entry `source` says who computed the outputs.
 
 use crate::error::{At, Error, ErrorKind, Result};
@@ -25,17 +25,17 @@ pub struct Golden {
 /// One batch of inputs with its outputs, named as in the graphs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GoldenCase {
-    /// [N,3,H,W], float32, image units.
+    /// `[N,3,H,W]`, float32, image units.
     pub noisy: Array,
-    /// [N], float32, image units.
+    /// `[N]`, float32, image units.
     pub sigma: Array,
-    /// [N,C], float32; absent without classes.
+    /// `[N,C]`, float32; absent without classes.
     pub class_weights: Option<Array>,
-    /// [N,3,H,W], float64.
+    /// `[N,3,H,W]`, float64.
     pub denoised: Array,
-    /// [N], float64, nats.
+    /// `[N]`, float64, nats.
     pub energy: Array,
-    /// [N,C], float64; absent without classes.
+    /// `[N,C]`, float64; absent without classes.
     pub logits: Option<Array>,
 }
 

@@ -141,11 +141,9 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&*self.kind)
-    }
-}
+/// It has no source: the message holds that of the cause, and a report of the chain would say it twice.
+/// The cause itself is in the [`ErrorKind`].
+impl std::error::Error for Error {}
 
 impl<K: Into<ErrorKind>> From<K> for Error {
     fn from(kind: K) -> Self {

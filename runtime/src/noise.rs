@@ -31,7 +31,7 @@ const PATCH: usize = 8;
 /// Patches used of a large image, spread evenly over it.
 const PATCHES: usize = 16384;
 
-/// Estimates the standard deviation of white Gaussian noise in an image [C,H,W], in its unit.
+/// Estimates the standard deviation of white Gaussian noise in an image `[C,H,W]`, in its unit.
 ///
 /// Chen, Zhu & Heng 2015 ("An Efficient Statistical Method for Image Noise Level Estimation"): clean
 /// patches lie near a subspace of few dimensions, so the small eigenvalues of the covariance of noisy

@@ -11,7 +11,7 @@ pub(crate) fn padded(length: usize, stride: usize) -> usize {
     length.div_ceil(stride) * stride
 }
 
-/// Copies a window of `image` [C,H,W] as it stands after padding to `size` (rows, columns).
+/// Copies a window of `image` `[C,H,W]` as it stands after padding to `size` (rows, columns).
 /// H, W ≥ 1, and the window lies within `size`.
 pub(crate) fn window(
     image: ArrayView3<f32>,

@@ -56,7 +56,7 @@ pub struct Picture {
     /// RGB, [3,H,W], in image units; a grey image has three equal channels. Integer samples of all
     /// depths are scaled to [0, 1], float samples are taken as they are.
     pub pixels: Array3<f32>,
-    /// [H,W], 0 (transparent) to 1.
+    /// `[H,W]`, 0 (transparent) to 1.
     alpha: Option<Array2<f32>>,
     grey: bool,
     depth: Depth,

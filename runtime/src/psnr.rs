@@ -3,7 +3,7 @@
 use crate::error::{ErrorKind, Result};
 use ndarray::ArrayView3;
 
-/// PSNR in dB of two images [C,H,W] in image units, with peak 1, over all samples of all channels.
+/// PSNR in dB of two images `[C,H,W]` in image units, with peak 1, over all samples of all channels.
 /// Neither is clipped. Equal images have infinity.
 ///
 /// # Errors

@@ -40,7 +40,7 @@ impl Session {
         self.engine.as_ref()
     }
 
-    /// Probabilities p(c|y) [N,C] of images [N,3,H,W] of any one size.
+    /// Probabilities p(c|y) `[N,C]` of images `[N,3,H,W]` of any one size.
     ///
     /// # Errors
     /// [`ErrorKind::NoClasses`], [`ErrorKind::Input`], [`ErrorKind::NotFinite`], and those of
@@ -58,7 +58,7 @@ impl Session {
         Ok(scores)
     }
 
-    /// −log p(y) [N] in nats, without its constant (eq. 11), of whole images [N,3,H,W]; H·W in it is
+    /// −log p(y) `[N]` in nats, without its constant (eq. 11), of whole images `[N,3,H,W]`; H·W in it is
     /// that of the padded image.
     ///
     /// # Errors
@@ -79,8 +79,8 @@ impl Session {
         })
     }
 
-    /// D(y) [N,3,H,W] of noisy images [N,3,H,W] (eq. 7): y + σ² ∇_y [log p(y) + Σ_c a_c log p(c|y)],
-    /// with σ [N] and the class weights a [N,C], zero if not given.
+    /// D(y) `[N,3,H,W]` of noisy images `[N,3,H,W]` (eq. 7): y + σ² ∇_y [log p(y) + Σ_c a_c log p(c|y)],
+    /// with σ `[N]` and the class weights a `[N,C]`, zero if not given.
     ///
     /// A tile is denoised as an image of its own, so an image that is cut comes out slightly different
     /// from one that is not.
@@ -157,7 +157,7 @@ impl Session {
         Ok(result)
     }
 
-    /// Estimates σ of an image [C,H,W], within the range that the model was trained on; see
+    /// Estimates σ of an image `[C,H,W]`, within the range that the model was trained on; see
     /// [`noise::estimate`].
     ///
     /// # Errors
@@ -185,7 +185,7 @@ impl Session {
     }
 }
 
-/// N, H and W of images [N,3,H,W].
+/// N, H and W of images `[N,3,H,W]`.
 fn size(images: ArrayView4<f32>) -> Result<(usize, usize, usize)> {
     match images.dim() {
         (n, 3, h, w) if n > 0 && h > 0 && w > 0 => Ok((n, h, w)),

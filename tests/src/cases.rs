@@ -39,11 +39,11 @@ pub enum ClassWeights {
 pub struct Inputs {
     /// `[N, H, W]`.
     pub size: [usize; 3],
-    /// [N,3,H,W], image units.
+    /// `[N,3,H,W]`, image units.
     pub noisy: Vec<f32>,
-    /// [N], image units.
+    /// `[N]`, image units.
     pub sigma: Vec<f32>,
-    /// [N,C]; empty without classes.
+    /// `[N,C]`; empty without classes.
     pub class_weights: Vec<f32>,
 }
 

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::ir::{Backward, Dim, NodeId, Operator, Shape, Tensor};
 use crate::onnx::{Attribute, Emitter};
 
-/// [N,I,H,W] and a kernel [O,I,k,k] to [N,O,H/stride,W/stride]. The kernel has no gradient here: it is
+/// `[N,I,H,W]` and a kernel [O,I,k,k] to [N,O,H/stride,W/stride]. The kernel has no gradient here: it is
 /// a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv {

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::ir::{Backward, Dim, NodeId, Operator, Shape, Tensor};
 use crate::onnx::{Attribute, Emitter};
 
-/// [N,I] and a matrix [O,I] to [N,O]; transposed, [N,O] to [N,I]. The matrix has no gradient here: it is
+/// `[N,I]` and a matrix `[O,I]` to `[N,O]`; transposed, `[N,O]` to `[N,I]`. The matrix has no gradient here: it is
 /// a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Linear {

@@ -5,7 +5,7 @@ use crate::ir::{Backward, Dim, NodeId, Operator, Shape, Tensor};
 use crate::onnx::{Attribute, Emitter};
 use crate::ops::reduce::Reduce;
 
-/// Over the second axis of [N,C].
+/// Over the second axis of `[N,C]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Softmax {
     /// e^{x_c} / Σ e^{x_c'}

@@ -141,20 +141,20 @@ impl fmt::Display for Shape {
 /// What a plan takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
-    /// `image` or `noisy`: [N,3,H,W], in image units ([0, 1], not clipped).
+    /// `image` or `noisy`: `[N,3,H,W]`, in image units ([0, 1], not clipped).
     pub image: ArrayView4<'a, f32>,
-    /// [N], in image units; the denoiser's alone, and empty otherwise.
+    /// `[N]`, in image units; the denoiser's alone, and empty otherwise.
     pub sigma: &'a [f32],
-    /// [N,C]; for the denoiser of a model with classes, and `None` otherwise.
+    /// `[N,C]`; for the denoiser of a model with classes, and `None` otherwise.
     pub class_weights: Option<ArrayView2<'a, f32>>,
 }
 
 /// What a plan returns. Every number in it is finite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs {
-    /// [N,3,H,W], in image units; the denoiser's alone.
+    /// `[N,3,H,W]`, in image units; the denoiser's alone.
     pub denoised: Option<Array4<f32>>,
-    /// [N,C]; for a model with classes.
+    /// `[N,C]`; for a model with classes.
     pub logits: Option<Array2<f32>>,
     /// [N]: −log p(y) in nats, without its constant (eq. 11).
     pub energy: Vec<f32>,

@@ -11,11 +11,11 @@ use tch::Kind;
 /// What one run of the two graphs yields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Values {
-    /// `denoised − noisy` of the denoiser, [N,3,H,W].
+    /// `denoised − noisy` of the denoiser, `[N,3,H,W]`.
     pub change: Vec<f64>,
-    /// `energy` of the denoiser and of the forward graph, [N] each.
+    /// `energy` of the denoiser and of the forward graph, `[N]` each.
     pub energy: [Vec<f64>; 2],
-    /// `logits` of the denoiser and of the forward graph, [N,C] each; empty without classes.
+    /// `logits` of the denoiser and of the forward graph, `[N,C]` each; empty without classes.
     pub logits: [Vec<f64>; 2],
 }
 

@@ -20,13 +20,13 @@ const AHEAD: usize = 2;
 /// What one step trains on, for one of the two objectives.
 #[derive(Debug)]
 pub struct Batch {
-    /// Clean images in [0, 1], [N,3,S,S].
+    /// Clean images in [0, 1], `[N,3,S,S]`.
     pub clean: Tensor,
     /// Standard normal noise of the same shape.
     pub noise: Tensor,
-    /// Noise levels in image units, [N].
+    /// Noise levels in image units, `[N]`.
     pub sigma: Tensor,
-    /// Classes, [N]; `None` for images without.
+    /// Classes, `[N]`; `None` for images without.
     pub classes: Option<Tensor>,
 }
 

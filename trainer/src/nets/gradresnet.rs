@@ -30,20 +30,20 @@ pub struct GradResNet {
 /// What one forward pass yields for N images.
 #[derive(Debug)]
 pub struct Output {
-    /// log p(y) without its constant, [N], in nats (eq. 11).
+    /// log p(y) without its constant, `[N]`, in nats (eq. 11).
     pub log_p: Tensor,
-    /// [N,C] (eq. 10); `None` without classes.
+    /// `[N,C]` (eq. 10); `None` without classes.
     pub logits: Option<Tensor>,
 }
 
 /// What the denoiser graph yields.
 #[derive(Debug)]
 pub struct Denoised {
-    /// y + σ² ∇_y [log p(y) + Σ_c a_c log p(c|y)], [N,3,H,W], image units (eq. 7).
+    /// y + σ² ∇_y [log p(y) + Σ_c a_c log p(c|y)], `[N,3,H,W]`, image units (eq. 7).
     pub denoised: Tensor,
-    /// −log p(y) without its constant, [N], in nats.
+    /// −log p(y) without its constant, `[N]`, in nats.
     pub energy: Tensor,
-    /// [N,C]; `None` without classes.
+    /// `[N,C]`; `None` without classes.
     pub logits: Option<Tensor>,
 }
 
@@ -162,7 +162,7 @@ impl GradResNet {
         }
     }
 
-    /// Logits and log p of images [N,3,H,W] in image units; H and W multiples of the stride.
+    /// Logits and log p of images `[N,3,H,W]` in image units; H and W multiples of the stride.
     pub fn forward(&self, image: &Tensor, phase: Phase) -> Output {
         let a = &self.architecture;
         let mean = |x: &Tensor| x.mean_dim([2i64, 3].as_slice(), false, None::<Kind>);
@@ -210,7 +210,7 @@ impl GradResNet {
 
     /// The denoiser: forward and backward pass in one.
     ///
-    /// `noisy` [N,3,H,W] and `sigma` [N] in image units; `class_weights` [N,C], absent meaning zero.
+    /// `noisy` `[N,3,H,W]` and `sigma` `[N]` in image units; `class_weights` `[N,C]`, absent meaning zero.
     pub fn denoise(&self, noisy: &Tensor, sigma: &Tensor, class_weights: Option<&Tensor>) -> Denoised {
         let noisy = noisy.detach().set_requires_grad(true);
         let output = self.forward(&noisy, Phase::Evaluation);

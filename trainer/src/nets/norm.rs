@@ -1,4 +1,4 @@
-//! The normalisations of [`gradresnet_models::Norm`], on [N,C,H,W] tensors.
+//! The normalisations of [`gradresnet_models::Norm`], on `[N,C,H,W]` tensors.
 
 use tch::{Kind, Tensor};
 
