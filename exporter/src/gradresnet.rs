@@ -288,7 +288,7 @@ impl Network<'_> {
         self.graph.add(Unary::Reciprocal, &[deviation])
     }
 
-    /// A parameter `[C]` as [1,C,1,1].
+    /// A parameter `[C]` as `[1,C,1,1]`.
     fn per_channel(&mut self, name: &str) -> Result<NodeId> {
         let parameter = self.parameter(name)?;
         let channels = self.graph.shape(parameter)[0].fixed().unwrap_or(1);

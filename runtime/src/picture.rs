@@ -53,7 +53,7 @@ enum Depth {
 /// applied, and other EXIF data are dropped.
 #[derive(Clone, Debug)]
 pub struct Picture {
-    /// RGB, [3,H,W], in image units; a grey image has three equal channels. Integer samples of all
+    /// RGB, `[3,H,W]`, in image units; a grey image has three equal channels. Integer samples of all
     /// depths are scaled to [0, 1], float samples are taken as they are.
     pub pixels: Array3<f32>,
     /// `[H,W]`, 0 (transparent) to 1.
@@ -65,7 +65,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// An 8-bit colour picture with these pixels [3,H,W], to be kept as PNG.
+    /// An 8-bit colour picture with these pixels `[3,H,W]`, to be kept as PNG.
     pub fn from_pixels(pixels: Array3<f32>) -> Picture {
         Picture { pixels, alpha: None, grey: false, depth: Depth::Eight, profile: None, format: Format::Png }
     }

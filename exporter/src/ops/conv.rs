@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::ir::{Backward, Dim, NodeId, Operator, Shape, Tensor};
 use crate::onnx::{Attribute, Emitter};
 
-/// `[N,I,H,W]` and a kernel [O,I,k,k] to [N,O,H/stride,W/stride]. The kernel has no gradient here: it is
+/// `[N,I,H,W]` and a kernel `[O,I,k,k]` to `[N,O,H/stride,W/stride]`. The kernel has no gradient here: it is
 /// a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv {
@@ -12,7 +12,7 @@ pub struct Conv {
     pub stride: usize,
 }
 
-/// The transpose of [`Conv`] with the same kernel [O,I,k,k] and stride: [N,O,h,w] to
+/// The transpose of [`Conv`] with the same kernel `[O,I,k,k]` and stride: `[N,O,h,w]` to
 /// [N,I,h·stride,w·stride].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvTranspose {
@@ -157,7 +157,7 @@ fn geometry(k: usize, stride: usize) -> Vec<(&'static str, Attribute)> {
     ]
 }
 
-/// The kernel [I,O,k,k] whose convolution of stride 1 is the transpose of that of `kernel` [O,I,k,k]:
+/// The kernel `[I,O,k,k]` whose convolution of stride 1 is the transpose of that of `kernel` `[O,I,k,k]`:
 /// flipped in space, channel axes exchanged.
 pub fn transposed_kernel(kernel: &Tensor) -> Option<Tensor> {
     let &[o, i, k, l] = kernel.shape() else { return None };

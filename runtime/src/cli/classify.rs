@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
 }
 
 struct Loaded {
-    /// [3,H,W]
+    /// `[3,H,W]`
     pixels: Array3<f32>,
     scaled: bool,
 }

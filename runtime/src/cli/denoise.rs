@@ -130,7 +130,7 @@ struct Done {
 struct Plan {
     session: Session,
     sigma: Sigma,
-    /// [1,C]
+    /// `[1,C]`
     class_weights: Option<Array2<f32>>,
     tiling: Tiling,
     format: Option<Format>,
@@ -199,7 +199,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     Ok(console.finish())
 }
 
-/// G times the one-hot vector of a class, [1,C].
+/// G times the one-hot vector of a class, `[1,C]`.
 fn class_weights(session: &Session, class: &str, guidance: f32) -> Result<Array2<f32>> {
     let spec = session.spec();
     if spec.classes.is_empty() {

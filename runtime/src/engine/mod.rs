@@ -156,7 +156,7 @@ pub struct Outputs {
     pub denoised: Option<Array4<f32>>,
     /// `[N,C]`; for a model with classes.
     pub logits: Option<Array2<f32>>,
-    /// [N]: −log p(y) in nats, without its constant (eq. 11).
+    /// `[N]`: −log p(y) in nats, without its constant (eq. 11).
     pub energy: Vec<f32>,
 }
 
