@@ -6,12 +6,16 @@
 //! ```no_run
 //! use gradresnet::engine::{self, Device, EngineKind};
 //! use gradresnet::{Picture, Session, Tiling, zoo};
+//! use ndarray::Axis;
 //!
 //! # fn main() -> gradresnet::Result<()> {
 //! let session = Session::new(zoo::find("photo")?, engine::open(EngineKind::Tract, Device::Cpu, 1)?);
 //! let mut picture = Picture::read("noisy.png".as_ref())?;
 //! let sigma = session.estimate_sigma(picture.pixels.view())?;
-//! picture.pixels = session.denoise(picture.pixels.view(), sigma, None, &Tiling::default())?;
+//! let noisy = picture.pixels.view().insert_axis(Axis(0));
+//! let denoised = session.denoise(noisy, &[sigma], None, &Tiling::default())?;
+//! picture.pixels = denoised.index_axis_move(Axis(0), 0);
+//! picture.write("clean.png".as_ref(), None)?;
 //! # Ok(())
 //! # }
 //! ```

@@ -174,8 +174,8 @@ fn start(args: Fit) -> Result<()> {
     let place = Place { data: args.data.clone(), device, loader_threads: loader_threads(device) };
     let command = format!(
         "gradresnet-train fit --config {} --data {}",
-        args.config.display(),
-        args.data.file_name().unwrap_or_default().display()
+        portable(&args.config).display(),
+        portable(&args.data).display()
     );
     let mut run = Run::start(config, place, command)?;
     std::fs::create_dir_all(&args.output)
@@ -185,6 +185,11 @@ fn start(args: Fit) -> Result<()> {
     // From here on there is something to resume, whatever happens.
     run.checkpoint(&args.output)?;
     watch(&mut run, &args.output)
+}
+
+/// What of a path means something on another machine: all of a relative one, the name of an absolute one.
+fn portable(path: &Path) -> &Path {
+    if path.is_relative() { path } else { path.file_name().map_or(path, Path::new) }
 }
 
 fn resume(args: Resume) -> Result<()> {
@@ -232,7 +237,7 @@ fn eval(args: Eval) -> Result<()> {
         staged::write_file(path, json_lines(&predictions)?.as_bytes())?;
     }
     if let Some(name) = &args.record {
-        record(&args.checkpoint, name, &evaluation)?;
+        record(&args, name, &evaluation)?;
     }
     if args.json {
         println!("{}", serde_json::to_string(&evaluation)?);
@@ -248,8 +253,11 @@ fn json_lines(predictions: &[Prediction]) -> Result<String> {
 }
 
 /// Replaces the checkpoint's figures on the data set `name`.
-fn record(dir: &Path, name: &str, evaluation: &Evaluation) -> Result<()> {
-    let path = dir.join(checkpoint::SPEC);
+fn record(args: &Eval, name: &str, evaluation: &Evaluation) -> Result<()> {
+    let path = args.checkpoint.join(checkpoint::SPEC);
+    let limit = args.limit.map(|limit| format!(" --limit {limit}")).unwrap_or_default();
+    let data = portable(&args.data).display();
+    let command = format!("gradresnet-train eval CHECKPOINT --data {data}{limit}");
     let mut spec = gradresnet_models::Spec::read(&path)?;
     spec.metrics.retain(|m| m.data != name);
     let figure = |metric: &str, sigma, value: f64| Measurement {
@@ -258,7 +266,7 @@ fn record(dir: &Path, name: &str, evaluation: &Evaluation) -> Result<()> {
         sigma,
         // Rounded down: never better than measured.
         value: (value * 1e4).floor() / 1e4,
-        command: format!("gradresnet-train eval CHECKPOINT --data '{name}' ({} images)", evaluation.images),
+        command: command.clone(),
     };
     spec.metrics.extend(evaluation.accuracy.map(|a| figure("accuracy", None, a)));
     for psnr in &evaluation.psnr {
