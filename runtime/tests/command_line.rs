@@ -36,7 +36,8 @@ fn what_cannot_be_done_is_one_error_that_names_it() {
     let out = dir.join("out").display().to_string();
     let image = root().join("examples/noisy/wall.png").display().to_string();
     let nowhere = dir.join("nowhere.png").display().to_string();
-    let cases: [(&[&str], &str); 8] = [
+    let twin = root().join("examples/clean/wall.png").display().to_string();
+    let cases: [(&[&str], &str); 11] = [
         (&["denoise", &nowhere, "-o", &out], "nowhere.png"),
         (&["denoise", &image], "--output"),
         (&["denoise", &image, "-o", &out, "--sigma", "-1"], "sigma"),
@@ -44,6 +45,9 @@ fn what_cannot_be_done_is_one_error_that_names_it() {
         (&["denoise", &image, "-o", &out, "--model", "nothing"], "nothing"),
         (&["denoise", &image, "-o", &out, "--engine", "ort"], "/nonexistent/libonnxruntime.so"),
         (&["denoise", &image, "-o", &out, "--device", "cuda"], "CUDA"),
+        (&["denoise", &image, &twin, "-o", &out], "would both be written"),
+        (&["denoise", &image, "-o", &out, "--class", "cat"], "no classes"),
+        (&["denoise", &image, "-o", &out, "--model", "cifar10", "--class", "dragon"], "dragon"),
         (&["verify", &nowhere], "nowhere.png"),
     ];
     for (args, expected) in cases {
@@ -71,6 +75,61 @@ fn a_broken_file_fails_alone() {
     assert_eq!(names, ["good.png"]);
     // The input is as it was.
     assert_eq!(std::fs::read(dir.join("in/good.png")).unwrap(), good);
+}
+
+#[test]
+fn an_output_that_exists_is_kept_unless_it_may_be_replaced() {
+    let dir = folder("existing");
+    let out = dir.display().to_string();
+    let image = root().join("examples/noisy/wall.png").display().to_string();
+    let target = dir.join("wall.png");
+    std::fs::write(&target, "mine").unwrap();
+    for (flag, status, replaced) in
+        [(None, 1, false), (Some("--skip-existing"), 0, false), (Some("--overwrite"), 0, true)]
+    {
+        let mut args = vec!["denoise", &image, "-o", &out, "--sigma", "25"];
+        args.extend(flag);
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(status), "{flag:?}: {}", stderr(&output));
+        assert_eq!(std::fs::read(&target).unwrap() != b"mine", replaced, "{flag:?}");
+    }
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "something else was left behind");
+}
+
+#[test]
+fn a_script_reads_one_object_a_line() {
+    let image = root().join("examples/noisy/wall.png").display().to_string();
+    for (command, key) in [("classify", "top"), ("energy", "energy"), ("noise", "sigma")] {
+        let output = run(&[command, &image, "--json"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let object: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        assert_eq!(object["path"], image.as_str());
+        assert!(!object[key].is_null(), "{command}: {text}");
+    }
+    let output = run(&["bench", "cifar10", "--size", "32", "--engine", "tract", "--json"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let graphs: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(
+        graphs.iter().map(|g| g["graph"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["forward", "denoiser"]
+    );
+}
+
+#[test]
+fn a_changed_byte_of_a_model_is_found() {
+    let dir = folder("changed");
+    for entry in std::fs::read_dir(root().join("models/zoo/photo")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, dir.join(path.file_name().unwrap())).unwrap();
+    }
+    let mut bytes = std::fs::read(dir.join("denoiser.onnx")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(dir.join("denoiser.onnx"), bytes).unwrap();
+    let output = run(&["verify", &dir.display().to_string()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("denoiser.onnx"), "{}", stderr(&output));
 }
 
 #[test]
