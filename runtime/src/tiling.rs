@@ -181,6 +181,15 @@ mod tests {
     }
 
     #[test]
+    fn a_seam_is_the_same_from_both_sides() {
+        let axis = Axis::new(224, 128, 32, 1);
+        let mut mirrored = axis.weights(1);
+        mirrored.reverse();
+        // Rounding of the sine to float32.
+        assert!(axis.weights(0).iter().zip(&mirrored).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
+
+    #[test]
     fn small_images_are_not_cut() {
         let grid = Tiling::default().grid(321, 481, 4);
         assert_eq!((grid.rows.len(), grid.columns.len()), (1, 1));
