@@ -174,12 +174,14 @@ fn check_gradient(spec: &Spec, [forward, denoiser]: &[Graph; 2]) -> Result<()> {
             let outputs = evaluate(forward, &Values::from([("image".to_string(), image)]))?;
             let mut density = -outputs["energy"].values()[0];
             if let (Some(logits), Some(weights)) = (outputs.get("logits"), inputs.get("class_weights")) {
-                let log_sum = logits.values().iter().map(|l| l.exp()).sum::<f64>().ln();
+                let largest = logits.values().iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let sum: f64 = logits.values().iter().map(|l| (l - largest).exp()).sum();
+                let log_sum = largest + sum.ln();
                 density += logits.zip(weights, |l, a| a * (l - log_sum)).values().iter().sum::<f64>();
             }
             Ok(density)
         };
-        // Along a random direction the slope may nearly vanish: relative to its root mean square too.
+        // Along a random direction the slope may nearly vanish: relative to the norm of the gradient too.
         let typical = change.values().iter().map(|g| g * g).sum::<f64>().sqrt();
         let mut slope = 0.0;
         let mut agrees = false;

@@ -93,13 +93,22 @@ impl Bundle {
     /// [`ErrorKind::Digest`] for the first file that differs.
     pub fn verify_digests(&self) -> Result<()> {
         for (name, expected) in &self.spec.files {
-            let path = self.path(name);
-            let found = digest(&read_bounded(&path, MAX_TENSOR_BYTES)?);
-            if found != *expected {
-                return Err(ErrorKind::Digest { found, expected: expected.clone() }).at(&path);
-            }
+            check_digest(&self.path(name), &read_bounded(&self.path(name), MAX_TENSOR_BYTES)?, expected)?;
         }
         Ok(())
+    }
+
+    /// Reads one file of the bundle, and compares its SHA-256 with the spec's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Missing`] if the spec does not list the file, those of [`read_bounded`], and
+    /// [`ErrorKind::Digest`].
+    pub fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>> {
+        let path = self.path(name);
+        let expected = self.spec.files.get(name).ok_or(ErrorKind::Missing).at(&path)?;
+        let bytes = read_bounded(&path, limit)?;
+        check_digest(&path, &bytes, expected)?;
+        Ok(bytes)
     }
 
     /// Writes `spec.json` for the files that stand in a staged directory, with their digests, so that
@@ -124,4 +133,12 @@ impl Bundle {
 
 fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn check_digest(path: &Path, bytes: &[u8], expected: &str) -> Result<()> {
+    let found = digest(bytes);
+    if found == expected {
+        return Ok(());
+    }
+    Err(ErrorKind::Digest { found, expected: expected.to_string() }).at(path)
 }

@@ -283,6 +283,11 @@ impl Spec {
         if self.classes.iter().any(|c| c.is_empty() || c.chars().any(char::is_control)) {
             return field("classes", "a name is empty or holds a control character");
         }
+        let provenance = self.provenance.iter().flat_map(|p| [&p.data, &p.command]);
+        let metrics = self.metrics.iter().flat_map(|m| [&m.data, &m.metric, &m.command]);
+        if provenance.chain(metrics).any(|text| text.chars().any(char::is_control)) {
+            return field("provenance, metrics", "a text holds a control character");
+        }
         let mut seen = std::collections::BTreeSet::new();
         if let Some(twice) = self.classes.iter().find(|c| !seen.insert(*c)) {
             return field("classes", format!("`{twice}` stands there twice"));
@@ -291,10 +296,10 @@ impl Spec {
             return field("classes", "classification needs at least two classes");
         }
         let stride = self.architecture.stride();
-        if self.image_size.is_some_and(|s| s == 0 || s > 1 << 14 || s % stride != 0) {
+        if self.image_size.is_some_and(|s| s == 0 || s > 1 << 10 || s % stride != 0) {
             return field(
                 "image_size",
-                format!("must be a multiple of the network's stride, {stride}, up to 16384"),
+                format!("must be a multiple of the network's stride, {stride}, up to 1024"),
             );
         }
         let SigmaRange { min, max } = self.sigma;

@@ -89,13 +89,13 @@ pub fn write_file(target: &Path, bytes: &[u8]) -> Result<()> {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
-    let mut file = tempfile::Builder::new().prefix(".gradresnet-").tempfile_in(parent).at(parent)?;
-    file.write_all(bytes).at(target)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".gradresnet-");
+    // As for any new file, less what the umask takes away.
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).at(target)?;
-    }
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(parent).at(parent)?;
+    file.write_all(bytes).at(target)?;
     file.persist(target).map_err(|e| e.error).at(target)?;
     Ok(())
 }

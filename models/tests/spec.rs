@@ -80,7 +80,7 @@ fn what_the_rules_do_not_forbid_is_accepted() {
         // Without side connections nothing is halved, and without groups nothing is divided.
         |s| (s.architecture.width, s.architecture.side_connections) = (5, SideConnections::None),
         |s| s.architecture.blocks = vec![1; 6],
-        |s| s.image_size = Some(1 << 14),
+        |s| s.image_size = Some(1 << 10),
         |s| s.sigma = SigmaRange { min: 0.0, max: 0.0 },
     ];
     for change in accepted {

@@ -10,6 +10,8 @@ use std::path::Path;
 
 /// Largest image that is read: 2²⁷ pixels, which take 1.5 GiB as float32.
 pub const MAX_PIXELS: usize = 1 << 27;
+/// Largest JPEG file accepted.
+const MAX_JPEG_BYTES: u64 = 4 * MAX_PIXELS as u64;
 
 /// Quality of the JPEG files written, of 100.
 const JPEG_QUALITY: u8 = 95;
@@ -89,6 +91,9 @@ impl Picture {
             Some(image::ImageFormat::Tiff) => Format::Tiff,
             _ => Format::Png,
         };
+        if format == Format::Jpeg && !ends_as_jpeg(&staged::read_bounded(path, MAX_JPEG_BYTES)?) {
+            return Err(ErrorKind::Input("the JPEG data end before the image does".into()).into());
+        }
         // Twice the pixels as float RGBA; the number of pixels is checked below, before they are read.
         let mut limits = Limits::default();
         limits.max_alloc = Some(32 * MAX_PIXELS as u64);
@@ -242,7 +247,10 @@ impl Picture {
         height: u32,
         color: ColorType,
     ) -> Result<()> {
-        if let Some(profile) = &self.profile {
+        // The header names the colour space; a profile of another one (of CMYK, of grey that is written
+        // in colour) would make nonsense of the samples.
+        let space: &[u8] = if color.has_color() { b"RGB " } else { b"GRAY" };
+        if let Some(profile) = self.profile.as_ref().filter(|profile| profile.get(16..20) == Some(space)) {
             // Every encoder here can; one that could not would lose the profile and nothing else.
             let _ = encoder.set_icc_profile(profile.clone());
         }
@@ -273,6 +281,27 @@ impl Picture {
         }
         bytes
     }
+}
+
+/// Whether the scan data of a JPEG file go on to its end marker. The decoder fills what is missing with
+/// grey and says nothing.
+fn ends_as_jpeg(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xDA;
+    const END: [u8; 2] = [0xFF, 0xD9];
+    let mut at = 2;
+    while let Some(&[0xFF, marker]) = bytes.get(at..at + 2).and_then(|two| two.first_chunk()) {
+        match marker {
+            START_OF_SCAN => return bytes[at..].windows(2).any(|two| two == END),
+            0xFF => at += 1,
+            // Markers without a length.
+            0x01 | 0xD0..=0xD8 => at += 2,
+            _ => {
+                let Some(length) = bytes.get(at + 2..at + 4) else { return false };
+                at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+            }
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -347,12 +376,17 @@ mod tests {
     #[test]
     fn damaged_files_are_errors() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.png");
-        DynamicImage::new_rgb8(64, 64).save(&path).unwrap();
-        let bytes = std::fs::read(&path).unwrap();
-        for cut in [0, 4, 40, bytes.len() / 2] {
-            std::fs::write(&path, &bytes[..cut]).unwrap();
-            assert!(Picture::read(&path).is_err(), "{cut} bytes");
+        for name in ["a.png", "a.jpg", "a.tif"] {
+            let path = dir.path().join(name);
+            DynamicImage::new_rgb8(64, 64).save(&path).unwrap();
+            assert!(Picture::read(&path).is_ok());
+            let bytes = std::fs::read(&path).unwrap();
+            // The last bytes of a PNG are a checksum over nothing; those of a JPEG say that it is whole.
+            let last = if name == "a.jpg" { bytes.len() - 2 } else { bytes.len() / 2 };
+            for cut in [0, 4, 40, bytes.len() / 3, last] {
+                std::fs::write(&path, &bytes[..cut]).unwrap();
+                assert!(Picture::read(&path).is_err(), "{cut} bytes of {name}");
+            }
         }
         assert!(Picture::read(&dir.path().join("none.png")).is_err());
         assert!(Picture::read(dir.path()).is_err());

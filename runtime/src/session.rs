@@ -14,6 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// crops many, which do not come back.
 const PLANS: usize = 8;
 
+/// Largest image whose scores are computed: they are of whole images, at some 430 bytes a pixel (7 GiB).
+const MAX_WHOLE_PIXELS: usize = 1 << 24;
+
 /// A bundle on an engine. May be used from many threads at once; large images are spread over the
 /// threads of the current rayon pool, and the result does not depend on their number.
 pub struct Session {
@@ -69,6 +72,10 @@ impl Session {
 
     fn forward(&self, images: ArrayView4<f32>) -> Result<Outputs> {
         let (batch, height, width) = size(images)?;
+        if height.saturating_mul(width) > MAX_WHOLE_PIXELS {
+            let cure = " where the image is not cut into tiles; scale it down";
+            return Err(ErrorKind::TooLarge { height, width, limit: MAX_WHOLE_PIXELS, cure }.into());
+        }
         let stride = self.spec().architecture.stride();
         let shape = Shape { batch, height: padded(height, stride), width: padded(width, stride) };
         let images = pad(images, shape);

@@ -65,7 +65,7 @@ impl OutputFormat {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let found = args.inputs.find()?;
+    let found = args.inputs.find(Some(&args.output));
     let console = found.console(args.quiet);
     let format = args.format.format();
     let jobs = place(found.inputs, &args.output, format.map(Format::extension), &args.existing, &console)?;

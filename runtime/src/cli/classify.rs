@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let session = args.model.open("cifar10")?;
     let spec = session.spec();
     ensure!(!spec.classes.is_empty(), gradresnet::Error::from(ErrorKind::NoClasses(spec.name.clone())));
-    let found = args.inputs.find()?;
+    let found = args.inputs.find(None);
     let console = found.console(false);
     let mut scaled = 0;
     for some in found.inputs.chunks(4 * BATCH * rayon::current_num_threads()) {

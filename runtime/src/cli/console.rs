@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,9 +17,16 @@ pub enum Outcome {
     AllFailed,
 }
 
-/// A line of the result, on stdout. A reader that has gone away is no failure.
+/// A line of the result, on stdout. A reader that has gone away (`| head`) is no failure; a full disk is
+/// one, and ends the program: what follows could not be written either.
 pub fn line(text: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("error: standard output: {error}");
+            std::process::exit(1);
+        }
+        _ => {}
+    }
 }
 
 /// Progress over a number of inputs: a bar on a terminal, and elsewhere nothing but messages.

@@ -6,11 +6,14 @@ use super::model::{ModelArgs, sigma};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
 use gradresnet::{EXTENSIONS, ErrorKind, Format, Picture, Session, Tiling};
-use gradresnet_models::staged;
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 use serde::Serialize;
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// Write clean copies of noisy images
@@ -48,14 +51,14 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     tile: Option<usize>,
     /// Pixels that neighbouring tiles share [default: 32, and a quarter of small tiles]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "tile")]
     overlap: Option<usize>,
     #[command(flatten)]
     existing: ExistingArgs,
     /// File format of the outputs
     #[arg(long, value_enum, default_value = "keep")]
     format: OutputFormat,
-    /// Write what was done with each file as JSON lines
+    /// Write what was done with each file as JSON lines, in the order of completion
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// Clean images of the same names, to report PSNR against
@@ -107,8 +110,8 @@ impl OutputFormat {
 /// A line of the report.
 #[derive(Serialize)]
 struct Record<'a> {
-    path: &'a Path,
-    output: &'a Path,
+    path: Cow<'a, str>,
+    output: Cow<'a, str>,
     #[serde(flatten)]
     done: Option<Done>,
     seconds: f64,
@@ -126,6 +129,26 @@ struct Done {
     psnr: Option<f64>,
 }
 
+/// The lines are written as files are done: what was done stays known if the work is interrupted.
+struct Report {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl Report {
+    fn create(path: &Path) -> Result<Report> {
+        let file = File::create(path).with_context(|| format!("{}: cannot be written", path.display()))?;
+        Ok(Report { path: path.to_path_buf(), file: Mutex::new(file) })
+    }
+
+    fn add(&self, record: &Record) -> Result<()> {
+        let line = serde_json::to_string(record)? + "\n";
+        // A line is written whole or not at all; a thread that panicked has not left half of one.
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(line.as_bytes()).with_context(|| format!("{}: cannot be written", self.path.display()))
+    }
+}
+
 /// What is the same for every file.
 struct Plan {
     session: Session,
@@ -141,14 +164,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let session = args.model.open("photo")?;
     let class_weights =
         args.class.as_deref().map(|c| class_weights(&session, c, args.guidance)).transpose()?;
-    let tiling = match (args.tile, args.overlap) {
-        (None, None) => Tiling::default(),
-        (tile, overlap) => Tiling::new(tile.unwrap_or(Tiling::TILE), overlap)?,
-    };
+    let tiling = args.tile.map_or(Ok(Tiling::default()), |tile| Tiling::new(tile, args.overlap))?;
     if let Some(dir) = &args.reference {
         ensure!(dir.is_dir(), "{}: --reference is no folder", dir.display());
     }
-    let found = args.inputs.find()?;
+    let found = args.inputs.find(Some(&args.output));
     let console = found.console(args.quiet);
     let format = args.format.format();
     let extension = format.map(Format::extension);
@@ -161,6 +181,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             console.say(format!("note: `{name}` was trained for noise levels from {min:.0} to {max:.0}"));
         }
     }
+    let report = args.report.as_deref().map(Report::create).transpose()?;
     let reference = args.reference.clone();
     let plan = Plan { session, sigma: args.sigma, class_weights, tiling, format, reference };
 
@@ -183,14 +204,17 @@ pub fn run(args: &Args) -> Result<Outcome> {
                     (None, Some(format!("{error:#}")))
                 }
             };
-            Record { path: &job.input.path, output: &job.output, done, seconds, error }
+            let (path, output) = (job.input.path.to_string_lossy(), job.output.to_string_lossy());
+            let record = Record { path, output, done, seconds, error };
+            if let Some(report) = &report
+                && let Err(error) = report.add(&record)
+            {
+                console.fail(&error);
+            }
+            record
         })
         .collect();
 
-    if let Some(path) = &args.report {
-        let lines: Result<String> = records.iter().map(|r| Ok(serde_json::to_string(r)? + "\n")).collect();
-        staged::write_file(path, lines?.as_bytes())?;
-    }
     let psnr: Vec<f64> = records.iter().filter_map(|r| r.done.as_ref()?.psnr).collect();
     if !psnr.is_empty() {
         let mean = psnr.iter().sum::<f64>() / psnr.len() as f64;

@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow, bail};
 use gradresnet::EXTENSIONS;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use walkdir::WalkDir;
+use walkdir::{DirEntry, WalkDir};
 
 /// Files and folders to work on.
 #[derive(clap::Args)]
@@ -48,43 +48,48 @@ impl Found {
 }
 
 impl InputArgs {
-    /// Looks at the file system.
-    ///
-    /// # Errors
-    /// If nothing is there to work on and no reason has been found why.
-    pub fn find(&self) -> Result<Found> {
+    /// Looks at the file system. What lies below `output` is left out: it is what earlier runs wrote.
+    pub fn find(&self, output: Option<&Path>) -> Found {
+        let output = output.and_then(|path| path.canonicalize().ok());
         let mut found = Found { inputs: Vec::new(), failures: Vec::new() };
         for path in &self.paths {
             match std::fs::metadata(path) {
                 Err(error) => found.failures.push(anyhow!(error).context(path.display().to_string())),
-                Ok(metadata) if metadata.is_dir() => self.folder(path, &mut found),
+                Ok(metadata) if metadata.is_dir() => self.folder(path, output.as_deref(), &mut found),
                 Ok(_) => {
                     let relative = path.file_name().map_or_else(|| path.clone(), PathBuf::from);
                     found.inputs.push(Input { path: path.clone(), relative });
                 }
             }
         }
-        if found.inputs.is_empty() && found.failures.is_empty() {
-            let deeper = if self.recursive { "" } else { "; --recursive looks into subfolders" };
-            bail!("{}: no image ({}) in it{deeper}", self.paths[0].display(), EXTENSIONS.join(", "));
-        }
-        Ok(found)
+        found
     }
 
-    fn folder(&self, folder: &Path, found: &mut Found) {
+    fn folder(&self, folder: &Path, output: Option<&Path>, found: &mut Found) {
+        let before = found.inputs.len() + found.failures.len();
         let depth = if self.recursive { usize::MAX } else { 1 };
         // Links to folders are not followed: they may lead in a circle.
-        for entry in WalkDir::new(folder).min_depth(1).max_depth(depth).sort_by_file_name() {
+        let walk = WalkDir::new(folder).min_depth(1).max_depth(depth).sort_by_file_name().into_iter();
+        let is_work = |entry: &DirEntry| {
+            let is_output = || entry.path().canonicalize().is_ok_and(|path| Some(path.as_path()) == output);
+            !(is_hidden(entry.path()) || entry.file_type().is_dir() && is_output())
+        };
+        for entry in walk.filter_entry(|entry| entry.depth() == 0 || is_work(entry)) {
             match entry {
                 Err(error) => found.failures.push(error.into()),
                 Ok(entry) => {
                     let path = entry.path();
-                    if path.is_file() && is_image(path) && !is_hidden(path) {
+                    if path.is_file() && is_image(path) {
                         let relative = path.strip_prefix(folder).unwrap_or(path).to_path_buf();
                         found.inputs.push(Input { path: path.to_path_buf(), relative });
                     }
                 }
             }
+        }
+        if found.inputs.len() + found.failures.len() == before {
+            let deeper = if self.recursive { "" } else { "; --recursive looks into subfolders" };
+            let (folder, kinds) = (folder.display(), EXTENSIONS.join(", "));
+            found.failures.push(anyhow!("{folder}: no image ({kinds}) in it{deeper}"));
         }
     }
 }

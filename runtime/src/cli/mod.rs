@@ -27,13 +27,13 @@ use std::process::ExitCode;
     version,
     max_term_width = 100,
     after_help = "\
-Exit status: 0 all done; 2 at least one input failed and the others were done; 1 nothing was done (bad
-arguments, no model, no engine, every input failed).
+Exit status: 0 all done; 2 at least one input failed and the others were done; 1 nothing
+was done (bad arguments, no model, no engine, every input failed).
 
 Noise levels (sigma) are in 8-bit units: 25 means a standard deviation of 25/255.
-Models are found by name beside the program, in the source tree's models/zoo, in GRADRESNET_MODELS and in
-the user's data folder (`gradresnet models`). ORT_DYLIB_PATH names the library of ONNX Runtime for
-`--engine ort`."
+Models are found by name in GRADRESNET_MODELS, beside the program, in the source tree's
+models/zoo and in the user's data folder (`gradresnet models`). ORT_DYLIB_PATH names the
+library of ONNX Runtime for `--engine ort`."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -1,8 +1,8 @@
 //! `gradresnet psnr`
 
 use super::console::{Console, Outcome, about, line};
-use super::inputs::InputArgs;
-use anyhow::{Result, anyhow, ensure};
+use super::inputs::{Input, InputArgs};
+use anyhow::{Result, anyhow, bail, ensure};
 use gradresnet::{Picture, psnr::psnr};
 use rayon::prelude::*;
 use serde_json::json;
@@ -25,7 +25,7 @@ pub struct Args {
     /// References
     #[arg(value_name = "REFERENCE_DIR")]
     reference: PathBuf,
-    /// One JSON object a line: path, psnr; at the end mean, files
+    /// One JSON object a line: path, psnr (null: the images are equal); at the end mean, files
     #[arg(long)]
     json: bool,
 }
@@ -33,8 +33,17 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Outcome> {
     let list = |dir: &PathBuf| -> Result<BTreeMap<PathBuf, PathBuf>> {
         ensure!(dir.is_dir(), "{}: not a folder", dir.display());
-        let found = InputArgs { paths: vec![dir.clone()], recursive: true }.find()?;
-        Ok(found.inputs.into_iter().map(|i| (i.relative.with_extension(""), i.path)).collect())
+        let found = InputArgs { paths: vec![dir.clone()], recursive: true }.find(None);
+        if let Some(error) = found.failures.into_iter().next() {
+            return Err(error);
+        }
+        let mut files = BTreeMap::new();
+        for Input { path, relative } in found.inputs {
+            if let Some(other) = files.insert(relative.with_extension(""), path.clone()) {
+                bail!("{} and {} have one name, and names are matched", other.display(), path.display());
+            }
+        }
+        Ok(files)
     };
     let (images, references) = (list(&args.dir)?, list(&args.reference)?);
     let console = Console::new(images.len(), false);

@@ -65,7 +65,7 @@ fn each(
     key: &str,
     score: impl Fn(&Picture) -> gradresnet::Result<f32> + Sync,
 ) -> Result<Outcome> {
-    let found = inputs.find()?;
+    let found = inputs.find(None);
     let console = found.console(false);
     let one = |input: &Input| -> Result<f32> {
         let value = Picture::read(&input.path).and_then(|picture| score(&picture));

@@ -9,7 +9,6 @@
 use super::{Graph, Inputs, Outputs, Shape};
 use crate::error::{At, ErrorKind, Result};
 use gradresnet_models::checkpoint::MODEL;
-use gradresnet_models::staged::read_bounded;
 use gradresnet_models::{Bundle, Spec, parameters, tensors};
 use ndarray::{Array2, Array4};
 use prost::Message;
@@ -125,7 +124,7 @@ pub(super) fn load(bundle: &Bundle, graph: Graph, shape: Shape) -> Result<Checke
         return Err(ErrorKind::Input(reason).into());
     }
     let path = bundle.path(graph.file_name());
-    let bytes = read_bounded(&path, limit(spec))?;
+    let bytes = bundle.read(graph.file_name(), limit(spec))?;
     let model = ModelProto::decode(bytes.as_slice())
         .map_err(|e| ErrorKind::Graph(format!("it cannot be decoded: {e}")))
         .at(&path)?;
@@ -331,8 +330,7 @@ impl TensorCheck<'_> {
         }
         self.budget -= bytes as u64;
         if self.shared.is_none() {
-            let path = self.bundle.path(MODEL);
-            self.shared = Some(read_bounded(&path, tensors::MAX_TENSOR_BYTES)?);
+            self.shared = Some(self.bundle.read(MODEL, tensors::MAX_TENSOR_BYTES)?);
         }
         let shared = self.shared.as_deref().unwrap_or_default();
         let Some(data) = offset.checked_add(bytes).and_then(|end| shared.get(offset..end)) else {
