@@ -1,8 +1,13 @@
 //! Files and directories that appear whole or not at all, and reads that are bounded.
 
-use crate::error::{At, ErrorKind, Result};
+use crate::error::{At, Error, ErrorKind, Result};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How the names of unfinished files and directories begin.
+const TEMPORARY: &str = ".gradresnet-";
 
 /// A directory under construction: a hidden sibling of its target, renamed into place when complete
 /// and removed if dropped before.
@@ -20,7 +25,7 @@ impl StagedDir {
             _ => Path::new("."),
         };
         std::fs::create_dir_all(parent).at(parent)?;
-        let temporary = tempfile::Builder::new().prefix(".gradresnet-").tempdir_in(parent).at(parent)?;
+        let temporary = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(parent).at(parent)?;
         Ok(StagedDir { temporary, target: target.to_path_buf() })
     }
 
@@ -85,19 +90,43 @@ pub fn ensure_absent(target: &Path) -> Result<()> {
 /// # Errors
 /// [`ErrorKind::Io`], with nothing left behind.
 pub fn write_file(target: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(target, |file| file.write_all(bytes).at(target))
+}
+
+/// Lets `write` fill a file beside its target, and renames it if that went well.
+///
+/// # Errors
+/// [`ErrorKind::Io`], and those of `write`, with nothing left behind.
+pub fn write_with<E: From<Error>>(
+    target: &Path,
+    write: impl FnOnce(&mut File) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
     let parent = match target.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".gradresnet-");
+    builder.prefix(TEMPORARY);
     // As for any new file, less what the umask takes away.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(parent).at(parent)?;
-    file.write_all(bytes).at(target)?;
+    write(file.as_file_mut())?;
     file.persist(target).map_err(|e| e.error).at(target)?;
     Ok(())
+}
+
+/// Removes unfinished files of at least an hour ago from a folder: those of processes that were killed.
+/// What cannot be removed stays.
+pub fn remove_stale(folder: &Path) {
+    const HOUR: Duration = Duration::from_secs(3600);
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let unfinished = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
+        let age = || entry.metadata().ok().filter(|m| m.is_file())?.modified().ok()?.elapsed().ok();
+        if unfinished && age().is_some_and(|age| age >= HOUR) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Reads a regular file of at most `limit` bytes.
@@ -159,6 +188,19 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("nowhere"), &target).unwrap();
         assert!(StagedDir::new(&target).unwrap().commit(true).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_old_unfinished_files_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - Duration::from_secs(7200);
+        for (name, old) in [(".gradresnet-a", Some(old)), (".gradresnet-b", None), ("c", Some(old))] {
+            let file = File::create(dir.path().join(name)).unwrap();
+            old.into_iter().for_each(|old| file.set_modified(old).unwrap());
+        }
+        remove_stale(dir.path());
+        let exists = |name: &str| dir.path().join(name).exists();
+        assert_eq!([".gradresnet-a", ".gradresnet-b", "c"].map(exists), [false, true, true]);
     }
 
     #[test]

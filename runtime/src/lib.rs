@@ -5,17 +5,14 @@
 //!
 //! ```no_run
 //! use gradresnet::engine::{self, Device, EngineKind};
-//! use gradresnet::{Picture, Session, Tiling, zoo};
-//! use ndarray::Axis;
+//! use gradresnet::{Encoding, Picture, Session, Tiling, zoo};
 //!
 //! # fn main() -> gradresnet::Result<()> {
 //! let session = Session::new(zoo::find("photo")?, engine::open(EngineKind::Tract, Device::Cpu, 1)?);
 //! let mut picture = Picture::read("noisy.png".as_ref())?;
-//! let sigma = session.estimate_sigma(picture.pixels.view())?;
-//! let noisy = picture.pixels.view().insert_axis(Axis(0));
-//! let denoised = session.denoise(noisy, &[sigma], None, &Tiling::default())?;
-//! picture.pixels = denoised.index_axis_move(Axis(0), 0);
-//! picture.write("clean.png".as_ref(), None)?;
+//! let sigma = session.estimate_sigma(&picture)?;
+//! session.denoise_picture(&mut picture, sigma, None, &Tiling::default())?;
+//! picture.write("clean.png".as_ref(), &Encoding::default())?;
 //! # Ok(())
 //! # }
 //! ```
@@ -24,6 +21,7 @@
 //! no graph reaches a file outside its bundle. What a model may still do is compute slowly or wrongly.
 
 pub mod bench;
+mod canvas;
 pub mod engine;
 mod error;
 pub mod noise;
@@ -37,6 +35,6 @@ pub mod zoo;
 
 pub use error::{Error, ErrorKind, Result, silence_caught_panics};
 pub use gradresnet_models::{Bundle, Spec};
-pub use picture::{EXTENSIONS, Format, MAX_PIXELS, Picture};
+pub use picture::{Encoding, Format, MAX_PIXELS, Picture, extensions, names};
 pub use session::Session;
 pub use tiling::Tiling;

@@ -1,13 +1,14 @@
 //! A bundle on an engine: images in, answers out. Padding, tiles, batches and plans are handled here.
 
+use crate::canvas::{self, Canvas};
 use crate::engine::{Engine, Graph, Inputs, Outputs, Plan, Shape};
 use crate::error::{ErrorKind, Result};
 use crate::noise;
 use crate::padding::{padded, window};
-use crate::tiling::Tiling;
+use crate::picture::Picture;
+use crate::tiling::{Grid, Tiling};
 use gradresnet_models::{Bundle, Spec};
-use ndarray::{Array2, Array4, ArrayView2, ArrayView3, ArrayView4, Axis, Zip, s};
-use rayon::prelude::*;
+use ndarray::{Array2, Array4, ArrayView2, ArrayView4, Axis, s};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Plans that are kept, the latest used first. A folder of photographs has two sizes, a folder of
@@ -104,74 +105,92 @@ impl Session {
         tiling: &Tiling,
     ) -> Result<Array4<f32>> {
         let (batch, height, width) = size(noisy)?;
-        if sigma.len() != batch || !sigma.iter().all(|s| s.is_finite() && *s >= 0.0) {
-            let reason = format!("{batch} values of sigma are needed, each finite and at least 0");
-            return Err(ErrorKind::Input(reason).into());
-        }
+        check_sigma(sigma, batch)?;
         let classes = self.spec().classes.len();
-        let weights = match class_weights {
-            Some(weights) if weights.dim() != (batch, classes) || classes == 0 => {
-                return Err(ErrorKind::Input(format!(
-                    "class weights have shape {:?}, and this model takes {:?}",
-                    weights.shape(),
-                    [batch, classes]
-                ))
-                .into());
-            }
-            Some(weights) => weights.to_owned(),
-            None => Array2::zeros((batch, classes)),
-        };
+        let weights = self.class_weights(class_weights, batch)?;
         let weights = |images: std::ops::Range<usize>| (classes > 0).then(|| weights.slice(s![images, ..]));
 
         let grid = tiling.grid(height, width, self.spec().architecture.stride());
         let shape = Shape { batch, height: grid.rows.tile(), width: grid.columns.tile() };
-        if grid.rows.len() * grid.columns.len() == 1 {
+        if grid.is_whole() {
             let padded = pad(noisy, shape);
             let inputs = Inputs { image: padded.view(), sigma, class_weights: weights(0..batch) };
             let denoised = denoised(self.plan(Graph::Denoiser, shape)?.run(&inputs)?)?;
             return Ok(denoised.slice_move(s![.., .., ..height, ..width]));
         }
-
-        let plan = self.plan(Graph::Denoiser, Shape { batch: 1, ..shape })?;
-        let mut result = Array4::zeros(noisy.raw_dim());
-        let tiles: Vec<(usize, usize)> = (0..grid.rows.len())
-            .flat_map(|row| (0..grid.columns.len()).map(move |column| (row, column)))
-            .collect();
-        for (n, image) in noisy.outer_iter().enumerate() {
-            let run = |&(row, column): &(usize, usize)| -> Result<Array4<f32>> {
-                let padded = (grid.rows.padded(), grid.columns.padded());
-                let tile = window(image, padded, grid.rows.range(row), grid.columns.range(column));
-                denoised(plan.run(&Inputs {
-                    image: tile.view().insert_axis(Axis(0)),
-                    sigma: &sigma[n..=n],
-                    class_weights: weights(n..n + 1),
-                })?)
-            };
-            // A few tiles at a time bound the memory; adding them in order makes the sum the same for
-            // any number of threads.
-            for some in tiles.chunks(2 * rayon::current_num_threads()) {
-                let done: Vec<Result<Array4<f32>>> = some.par_iter().map(run).collect();
-                for (&(row, column), tile) in some.iter().zip(done) {
-                    add_tile(
-                        &mut result.index_axis_mut(Axis(0), n),
-                        tile?.index_axis(Axis(0), 0),
-                        (grid.rows.range(row).start, grid.columns.range(column).start),
-                        (&grid.rows.weights(row), &grid.columns.weights(column)),
-                    );
-                }
-            }
+        let mut result = noisy.to_owned();
+        for (n, mut image) in result.outer_iter_mut().enumerate() {
+            self.denoise_tiles(&mut image, sigma[n], weights(n..n + 1), &grid)?;
         }
         Ok(result)
     }
 
-    /// Estimates σ of an image `[C,H,W]`, within the range that the model was trained on; see
-    /// [`noise::estimate`].
+    /// Denoises a picture in place, as [`Session::denoise`] would, with memory for a band of tiles beside
+    /// the picture. What cannot be seen, colour that is wholly transparent, stays as it is and does not
+    /// touch what can; transparency itself is kept. Class weights are `[1,C]`.
+    ///
+    /// After an error the picture may be half denoised.
+    ///
+    /// # Errors
+    /// Those of [`Session::denoise`].
+    pub fn denoise_picture(
+        &self,
+        picture: &mut Picture,
+        sigma: f32,
+        class_weights: Option<ArrayView2<f32>>,
+        tiling: &Tiling,
+    ) -> Result<()> {
+        let (height, width) = picture.size();
+        let grid = tiling.grid(height, width, self.spec().architecture.stride());
+        check_sigma(&[sigma], 1)?;
+        let weights = self.class_weights(class_weights, 1)?;
+        let weights = (!self.spec().classes.is_empty()).then_some(weights.view());
+        let hidden = picture.cover_hidden();
+        self.denoise_tiles(picture, sigma, weights, &grid)?;
+        picture.uncover(hidden);
+        Ok(())
+    }
+
+    fn denoise_tiles(
+        &self,
+        canvas: &mut impl Canvas,
+        sigma: f32,
+        class_weights: Option<ArrayView2<f32>>,
+        grid: &Grid,
+    ) -> Result<()> {
+        let shape = Shape { batch: 1, height: grid.rows.tile(), width: grid.columns.tile() };
+        let plan = self.plan(Graph::Denoiser, shape)?;
+        canvas::change(canvas, grid, |tile| {
+            let inputs = Inputs { image: tile.view().insert_axis(Axis(0)), sigma: &[sigma], class_weights };
+            Ok(denoised(plan.run(&inputs)?)?.index_axis_move(Axis(0), 0))
+        })
+    }
+
+    /// Class weights `[N,C]`, zero if not given.
+    fn class_weights(&self, given: Option<ArrayView2<f32>>, batch: usize) -> Result<Array2<f32>> {
+        let classes = self.spec().classes.len();
+        match given {
+            Some(weights) if weights.dim() != (batch, classes) || classes == 0 => {
+                Err(ErrorKind::Input(format!(
+                    "class weights have shape {:?}, and this model takes {:?}",
+                    weights.shape(),
+                    [batch, classes]
+                ))
+                .into())
+            }
+            Some(weights) => Ok(weights.to_owned()),
+            None => Ok(Array2::zeros((batch, classes))),
+        }
+    }
+
+    /// Estimates σ of a picture, within the range that the model was trained on; see
+    /// [`noise::estimate_picture`].
     ///
     /// # Errors
     /// [`ErrorKind::NotFinite`].
-    pub fn estimate_sigma(&self, image: ArrayView3<f32>) -> Result<f32> {
+    pub fn estimate_sigma(&self, picture: &Picture) -> Result<f32> {
         let range = self.spec().sigma;
-        Ok(noise::estimate(image)?.clamp(range.min as f32, range.max as f32))
+        Ok(noise::estimate_picture(picture).clamp(range.min as f32, range.max as f32))
     }
 
     /// The plan for a graph and a shape, from the cache or compiled now.
@@ -192,6 +211,14 @@ impl Session {
     }
 }
 
+fn check_sigma(sigma: &[f32], batch: usize) -> Result<()> {
+    if sigma.len() == batch && sigma.iter().all(|s| s.is_finite() && *s >= 0.0) {
+        return Ok(());
+    }
+    let reason = format!("{batch} values of sigma are needed, each finite and at least 0");
+    Err(ErrorKind::Input(reason).into())
+}
+
 /// N, H and W of images `[N,3,H,W]`.
 fn size(images: ArrayView4<f32>) -> Result<(usize, usize, usize)> {
     match images.dim() {
@@ -208,31 +235,13 @@ fn pad(images: ArrayView4<f32>, shape: Shape) -> Array4<f32> {
     let Shape { batch, height, width } = shape;
     let mut padded = Array4::zeros((batch, 3, height, width));
     for (image, mut target) in images.outer_iter().zip(padded.outer_iter_mut()) {
-        target.assign(&window(image, (height, width), 0..height, 0..width));
+        let (_, h, w) = image.dim();
+        let whole = window((h, w), (height, width), 0..height, 0..width, |c, y, x| image[[c, y, x]]);
+        target.assign(&whole);
     }
     padded
 }
 
 fn denoised(outputs: Outputs) -> Result<Array4<f32>> {
     outputs.denoised.ok_or_else(|| ErrorKind::Graph("the denoiser does not denoise".into()).into())
-}
-
-/// Adds a weighted tile to the image, without what hangs over the border.
-fn add_tile(
-    image: &mut ndarray::ArrayViewMut3<f32>,
-    tile: ArrayView3<f32>,
-    (top, left): (usize, usize),
-    (rows, columns): (&[f32], &[f32]),
-) {
-    let (channels, height, width) = image.dim();
-    let height = (height - top).min(rows.len());
-    let width = (width - left).min(columns.len());
-    for c in 0..channels {
-        for (y, &row) in rows[..height].iter().enumerate() {
-            Zip::from(image.slice_mut(s![c, top + y, left..left + width]))
-                .and(tile.slice(s![c, y, ..width]))
-                .and(&columns[..width])
-                .for_each(|sum, &value, &weight| *sum += value * weight * row);
-        }
-    }
 }

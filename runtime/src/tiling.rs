@@ -8,6 +8,9 @@ use crate::error::{ErrorKind, Result};
 use crate::padding::padded;
 use std::ops::Range;
 
+/// Memory that denoising takes for each pixel of a tile, with either engine (`gradresnet bench` reports it).
+const BYTES_PER_PIXEL: u64 = 1000;
+
 /// How large images are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiling {
@@ -47,6 +50,23 @@ impl Tiling {
         Ok(Tiling { tile, overlap, whole: 0 })
     }
 
+    /// The default, or as little less of it as lets `threads` tiles, or small images, be denoised at a time
+    /// within `bytes` of memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] if even tiles of 64×64 pixels take more.
+    pub fn within(bytes: u64, threads: usize) -> Result<Tiling> {
+        const SMALLEST: usize = 64;
+        let pixels = usize::try_from(bytes / BYTES_PER_PIXEL).unwrap_or(usize::MAX) / threads.max(1);
+        let tile = Tiling::TILE.min(pixels.isqrt() / 16 * 16);
+        if tile < SMALLEST {
+            let needed = (SMALLEST * SMALLEST * threads) as u64 * BYTES_PER_PIXEL;
+            let reason = format!("{threads} tiles take {} MiB at least", needed.div_ceil(1 << 20));
+            return Err(ErrorKind::Input(reason).into());
+        }
+        Ok(Tiling { whole: Tiling::WHOLE.min(pixels), ..Tiling::new(tile, None)? })
+    }
+
     /// The tiles of an image of `height`×`width` pixels, both at least 1.
     pub(crate) fn grid(&self, height: usize, width: usize, stride: usize) -> Grid {
         let whole = height.saturating_mul(width) <= self.whole;
@@ -68,6 +88,13 @@ impl Default for Tiling {
 pub(crate) struct Grid {
     pub(crate) rows: Axis,
     pub(crate) columns: Axis,
+}
+
+impl Grid {
+    /// Whether there is one tile.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.rows.len() * self.columns.len() == 1
+    }
 }
 
 /// The tiles along one axis.
@@ -197,6 +224,15 @@ mod tests {
         let grid = Tiling::new(128, None).unwrap().grid(100, 481, 4);
         assert_eq!((grid.rows.len(), grid.rows.tile(), grid.columns.tile()), (1, 100, 128));
         assert!(grid.columns.len() > 1);
+    }
+
+    #[test]
+    fn tiles_shrink_to_what_memory_there_is() {
+        let tile = |mib: u64| Tiling::within(mib << 20, 2).map(|t| (t.tile, t.whole));
+        assert_eq!(tile(1024).unwrap(), (Tiling::TILE, Tiling::WHOLE));
+        let (side, whole) = tile(64).unwrap();
+        assert!((64..Tiling::TILE).contains(&side) && side * side <= whole && whole < Tiling::WHOLE);
+        assert!(tile(1).unwrap_err().to_string().contains("MiB"));
     }
 
     #[test]

@@ -68,11 +68,11 @@ fn photo_denoises_cbsd68() {
         let clean = Picture::read(path).unwrap();
         let mut noisy = clean.clone();
         gradresnet::noise::add(&mut noisy, sigma, 1, &n.to_string());
-        let noisy = noisy.pixels.mapv(|v| (v.clamp(0.0, 1.0) * 255.0).round() / 255.0).insert_axis(Axis(0));
+        let noisy = noisy.pixels().mapv(|v| (v.clamp(0.0, 1.0) * 255.0).round() / 255.0).insert_axis(Axis(0));
         let psnr = |session: &Session, tiling: &Tiling| {
             let denoised = session.denoise(noisy.view(), &[sigma], None, tiling).unwrap();
             let denoised = denoised.index_axis(Axis(0), 0).mapv(|v| v.clamp(0.0, 1.0));
-            gradresnet::psnr::psnr(denoised.view(), clean.pixels.view()).unwrap() / images.len() as f64
+            gradresnet::psnr::psnr(denoised.view(), clean.pixels().view()).unwrap() / images.len() as f64
         };
         for (session, whole) in sessions.iter().zip(&mut whole) {
             *whole += psnr(session, &Tiling::default());
@@ -94,7 +94,7 @@ fn cifar10_classifies_its_test_set() {
     let images = files(&folder, 8);
     let mut pixels = Array4::zeros((images.len(), 3, 32, 32));
     for (path, mut target) in images.iter().zip(pixels.outer_iter_mut()) {
-        target.assign(&Picture::read(path).unwrap().pixels);
+        target.assign(&Picture::read(path).unwrap().pixels());
     }
     let spec = bundle("cifar10").spec().clone();
     let mut predictions: Vec<Vec<usize>> = Vec::new();

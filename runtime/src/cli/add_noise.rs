@@ -1,12 +1,12 @@
 //! `gradresnet add-noise`
 
 use super::console::Outcome;
-use super::inputs::{ExistingArgs, InputArgs, Job, place};
+use super::inputs::{ExistingArgs, InputArgs, Job, Target, place};
 use super::model::sigma;
+use super::workers;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use gradresnet::{Format, Picture, noise};
-use rayon::prelude::*;
+use gradresnet::{Encoding, Format, Picture, noise};
 use std::path::PathBuf;
 
 /// Write copies of images with white Gaussian noise added
@@ -68,7 +68,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let found = args.inputs.find(Some(&args.output));
     let console = found.console(args.quiet);
     let format = args.format.format();
-    let jobs = place(found.inputs, &args.output, format.map(Format::extension), &args.existing, &console)?;
+    let target = Target::Folder(&args.output, format.map(Format::extension));
+    let placed = place(found.inputs, &target, args.existing)?;
+    placed.say(&console);
     let add = |job: &Job| -> Result<()> {
         let mut picture = Picture::read(&job.input.path)?;
         noise::add(&mut picture, args.sigma / 255.0, args.seed, &job.input.relative.to_string_lossy());
@@ -76,14 +78,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
             std::fs::create_dir_all(parent)
                 .with_context(|| format!("{}: cannot be made", parent.display()))?;
         }
-        Ok(picture.write(&job.output, format)?)
+        Ok(picture.write(&job.output, &Encoding { format, ..Encoding::default() })?)
     };
-    jobs.par_iter().for_each(|job| {
-        match add(job) {
-            Ok(()) => console.log(job.output.display()),
-            Err(error) => console.fail(&error),
-        }
-        console.advance();
+    workers::finish_files_when_interrupted()?;
+    workers::for_each(&placed.jobs, &console, |job| match add(job) {
+        Ok(()) => console.log(job.output.display()),
+        Err(error) => console.fail(&error),
     });
     Ok(console.finish())
 }

@@ -72,7 +72,7 @@ fn load(input: &Input, session: &Session) -> Result<Loaded> {
         Some(side) if picture.size() != (side, side) => {
             Loaded { pixels: picture.resized(side), scaled: true }
         }
-        _ => Loaded { pixels: picture.pixels, scaled: false },
+        _ => Loaded { pixels: picture.pixels(), scaled: false },
     })
 }
 

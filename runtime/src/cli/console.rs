@@ -15,6 +15,8 @@ pub enum Outcome {
     SomeFailed,
     /// Every input failed, and was named on stderr.
     AllFailed,
+    /// The user stopped the work before it was done.
+    Interrupted,
 }
 
 /// A line of the result, on stdout. A reader that has gone away (`| head`) is no failure; a full disk is
@@ -76,6 +78,11 @@ impl Console {
     /// Takes the bar away and says how it went.
     pub fn finish(self) -> Outcome {
         self.bar.finish_and_clear();
+        if super::workers::interrupted() {
+            let done = self.bar.position();
+            eprintln!("interrupted: {done} of {} inputs were done; --skip-existing goes on", self.inputs);
+            return Outcome::Interrupted;
+        }
         match self.failed.into_inner() {
             0 => Outcome::Done,
             failed if failed >= self.inputs => Outcome::AllFailed,

@@ -1,13 +1,13 @@
 //! `gradresnet denoise`
 
-use super::console::{Outcome, about};
-use super::inputs::{ExistingArgs, InputArgs, Job, place};
+use super::console::{Console, Outcome, about, line};
+use super::inputs::{ExistingArgs, Failure, InputArgs, Job, Placed, Target, place};
 use super::model::{ModelArgs, sigma};
+use super::workers::{self, Budget};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
-use gradresnet::{EXTENSIONS, ErrorKind, Format, Picture, Session, Tiling};
-use ndarray::{Array2, Axis};
-use rayon::prelude::*;
+use gradresnet::{Encoding, ErrorKind, Format, Picture, Session, Tiling, extensions};
+use ndarray::Array2;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fs::File;
@@ -19,50 +19,76 @@ use std::time::Instant;
 /// Write clean copies of noisy images
 ///
 /// The model removes white Gaussian noise. Its strength is estimated for each image unless --sigma
-/// gives it. Grey images stay grey, 16-bit images stay 16-bit, transparency and colour profiles are
-/// kept. Large images are cut into overlapping tiles and blended.
+/// gives it; --strength makes more or less of it. Outputs have the format, bit depth, channels,
+/// transparency, colour profile, EXIF and XMP of their inputs, and are turned upright. Large images are
+/// cut into overlapping tiles and blended.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   gradresnet denoise examples/noisy -o out
   gradresnet denoise shots/ -o clean --recursive --skip-existing --report clean.jsonl
-  gradresnet denoise a.png b.jpg -o out --sigma 25 --format png
-  gradresnet denoise small/ -o out --model cifar10 --class ship --guidance 2")]
+  gradresnet denoise 'shots/**/*.jpg' -o clean --strength 0.7 --quality 90
+  gradresnet denoise a.png b.jpg -o out --sigma 25 --format png --strip
+  gradresnet denoise small/ -o out --model cifar10 --class ship --guidance 2
+
+An interrupted run goes on with --skip-existing: outputs appear whole or not at all.")]
 pub struct Args {
     #[command(flatten)]
     inputs: InputArgs,
     /// Folder of the outputs, made if missing; subfolders are mirrored
-    #[arg(short, long, value_name = "DIR")]
-    output: PathBuf,
+    #[arg(short, long, value_name = "DIR", required_unless_present = "in_place")]
+    output: Option<PathBuf>,
+    /// Replace the inputs
+    #[arg(long, conflicts_with_all = ["output", "format", "skip_existing", "overwrite"])]
+    in_place: bool,
     #[command(flatten)]
-    model: ModelArgs,
-    /// Noise level in 8-bit units, or `auto` to estimate it for each image
-    #[arg(long, default_value = "auto", value_parser = sigma_or_auto, value_name = "auto|S",
-          allow_negative_numbers = true)]
+    existing: ExistingArgs,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Noise level in 8-bit units, `auto` to estimate it for each image, or `folder` for the median of
+    /// the estimates of all images
+    #[arg(long, default_value = "auto", value_parser = noise_level, value_name = "auto|folder|S",
+          allow_negative_numbers = true, help_heading = "Denoising")]
     sigma: Sigma,
+    /// What the noise level is multiplied by: below 1 keeps more detail and noise, above 1 less
+    #[arg(long, default_value = "1", value_parser = strength, value_name = "F",
+          allow_negative_numbers = true, help_heading = "Denoising")]
+    strength: f32,
     /// What the images show, for a model with classes
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Denoising")]
     class: Option<String>,
     /// How strongly the class counts
     #[arg(long, default_value = "1", requires = "class", value_parser = guidance, value_name = "G",
-          allow_negative_numbers = true)]
+          allow_negative_numbers = true, help_heading = "Denoising")]
     guidance: f32,
-    /// Side of the tiles in pixels [default: 256, for images of more than 512×512 pixels]
-    #[arg(long, value_name = "N")]
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Memory for the images in work and their tiles; one image may take more by itself
+    #[arg(long, default_value = "2G", value_parser = memory, value_name = "SIZE", help_heading = "Resources")]
+    memory: u64,
+    /// Side of the tiles in pixels [default: 256, for images of more than 512×512 pixels, less if
+    /// --memory is short]
+    #[arg(long, value_name = "N", help_heading = "Resources")]
     tile: Option<usize>,
     /// Pixels that neighbouring tiles share [default: 32, and a quarter of small tiles]
-    #[arg(long, value_name = "N", requires = "tile")]
+    #[arg(long, value_name = "N", requires = "tile", help_heading = "Resources")]
     overlap: Option<usize>,
-    #[command(flatten)]
-    existing: ExistingArgs,
     /// File format of the outputs
-    #[arg(long, value_enum, default_value = "keep")]
+    #[arg(long, value_enum, default_value = "keep", help_heading = "Outputs")]
     format: OutputFormat,
+    /// Quality of JPEG outputs, 1 to 100
+    #[arg(long, default_value = "95", value_name = "Q", value_parser = clap::value_parser!(u8).range(1..=100),
+          help_heading = "Outputs")]
+    quality: u8,
+    /// Leave out EXIF, XMP and the colour profile
+    #[arg(long, help_heading = "Outputs")]
+    strip: bool,
     /// Write what was done with each file as JSON lines, in the order of completion
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Outputs")]
     report: Option<PathBuf>,
     /// Clean images of the same names, to report PSNR against
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Outputs")]
     reference: Option<PathBuf>,
     /// Say nothing but errors
     #[arg(long, short)]
@@ -72,12 +98,17 @@ pub struct Args {
 #[derive(Clone, Copy)]
 enum Sigma {
     Auto,
+    Folder,
     /// In 8-bit units.
     Given(f32),
 }
 
-fn sigma_or_auto(text: &str) -> Result<Sigma, String> {
-    if text == "auto" { Ok(Sigma::Auto) } else { sigma(text).map(Sigma::Given) }
+fn noise_level(text: &str) -> Result<Sigma, String> {
+    match text {
+        "auto" => Ok(Sigma::Auto),
+        "folder" => Ok(Sigma::Folder),
+        number => sigma(number).map(Sigma::Given),
+    }
 }
 
 fn guidance(text: &str) -> Result<f32, String> {
@@ -87,12 +118,41 @@ fn guidance(text: &str) -> Result<f32, String> {
     }
 }
 
+fn strength(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(f) if (0.0..=10.0).contains(&f) => Ok(f),
+        _ => {
+            Err("strength is a number from 0 (nothing is done) to 10; 1 is what the model was made for"
+                .into())
+        }
+    }
+}
+
+/// A number of bytes, with K, M or G for powers of 1024.
+fn memory(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err("a size is a number with K, M or G, such as 512M".into()),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << unit));
+    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "a size is a positive number, such as 512M".into())
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum OutputFormat {
     /// That of the input
     Keep,
+    /// 8 or 16 bits, without loss
     Png,
+    /// 8 bits, lossy
     Jpeg,
+    /// 8 bits, without loss
+    Webp,
+    /// 8, 16 or 32 bits, without loss
     Tiff,
 }
 
@@ -102,6 +162,7 @@ impl OutputFormat {
             OutputFormat::Keep => None,
             OutputFormat::Png => Some(Format::Png),
             OutputFormat::Jpeg => Some(Format::Jpeg),
+            OutputFormat::Webp => Some(Format::Webp),
             OutputFormat::Tiff => Some(Format::Tiff),
         }
     }
@@ -111,19 +172,23 @@ impl OutputFormat {
 #[derive(Serialize)]
 struct Record<'a> {
     path: Cow<'a, str>,
-    output: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    skipped: bool,
     #[serde(flatten)]
     done: Option<Done>,
-    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Copy, Serialize)]
 struct Done {
     height: usize,
     width: usize,
-    /// In 8-bit units.
+    /// In 8-bit units, without the strength.
     sigma: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     psnr: Option<f64>,
@@ -147,75 +212,102 @@ impl Report {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.write_all(line.as_bytes()).with_context(|| format!("{}: cannot be written", self.path.display()))
     }
+
+    /// What is known before the work starts.
+    fn add_placed(&self, failures: &[&Failure], skipped: &[Job]) -> Result<()> {
+        for failure in failures {
+            self.add(&Record {
+                path: failure.path.to_string_lossy(),
+                output: None,
+                skipped: false,
+                done: None,
+                seconds: None,
+                error: Some(format!("{:#}", failure.error)),
+            })?;
+        }
+        skipped.iter().try_for_each(|job| self.add(&Record { skipped: true, ..Record::of(job) }))
+    }
+}
+
+impl<'a> Record<'a> {
+    fn of(job: &'a Job) -> Record<'a> {
+        let (path, output) = (job.input.path.to_string_lossy(), Some(job.output.to_string_lossy()));
+        Record { path, output, skipped: false, done: None, seconds: None, error: None }
+    }
 }
 
 /// What is the same for every file.
 struct Plan {
     session: Session,
     sigma: Sigma,
+    strength: f32,
     /// `[1,C]`
     class_weights: Option<Array2<f32>>,
     tiling: Tiling,
-    format: Option<Format>,
+    encoding: Encoding,
     reference: Option<PathBuf>,
+    existing: ExistingArgs,
+    budget: Budget,
 }
 
+/// Share of the memory that is for tiles, and not for images.
+const TILES: u64 = 2;
+
 pub fn run(args: &Args) -> Result<Outcome> {
-    let session = args.model.open("photo")?;
-    let class_weights =
-        args.class.as_deref().map(|c| class_weights(&session, c, args.guidance)).transpose()?;
-    let tiling = args.tile.map_or(Ok(Tiling::default()), |tile| Tiling::new(tile, args.overlap))?;
-    if let Some(dir) = &args.reference {
-        ensure!(dir.is_dir(), "{}: --reference is no folder", dir.display());
-    }
-    let found = args.inputs.find(Some(&args.output));
-    let console = found.console(args.quiet);
+    let found = args.inputs.find(args.output.as_deref());
+    let console = found.console(args.quiet || args.dry_run);
     let format = args.format.format();
-    let extension = format.map(Format::extension);
-    let jobs = place(found.inputs, &args.output, extension, &args.existing, &console)?;
-    if let Sigma::Given(sigma) = args.sigma {
-        let range = session.spec().sigma;
-        let (min, max) = (255.0 * range.min, 255.0 * range.max);
-        if f64::from(sigma) > 1.001 * max {
-            let name = &session.spec().name;
-            console.say(format!("note: `{name}` was trained for noise levels from {min:.0} to {max:.0}"));
+    let target = match &args.output {
+        Some(folder) => Target::Folder(folder, format.map(Format::extension)),
+        None => Target::InPlace,
+    };
+    let mut placed = place(found.inputs, &target, args.existing)?;
+    let jobs = std::mem::take(&mut placed.jobs);
+    if args.dry_run {
+        placed.say(&console);
+        for job in &jobs {
+            line(format_args!("{} -> {}", job.input.path.display(), job.output.display()));
         }
+        return Ok(console.finish());
     }
+    let mut plan = Plan::new(args)?;
     let report = args.report.as_deref().map(Report::create).transpose()?;
-    let reference = args.reference.clone();
-    let plan = Plan { session, sigma: args.sigma, class_weights, tiling, format, reference };
+    placed.say(&console);
+    if let Some(report) = &report {
+        let failures: Vec<&Failure> = found.failures.iter().chain(&placed.failures).collect();
+        report.add_placed(&failures, &placed.skipped)?;
+    }
+    workers::finish_files_when_interrupted()?;
+    Placed::clean(&jobs);
+    plan.settle_sigma(&jobs, &console);
 
-    let records: Vec<Record> = jobs
-        .par_iter()
-        .map(|job| {
-            let start = Instant::now();
-            let result = plan.denoise(job);
-            let seconds = start.elapsed().as_secs_f64();
-            console.advance();
-            let (done, error) = match result {
-                Ok(done) => {
-                    let psnr = done.psnr.map(|p| format!(", {p:.2} dB")).unwrap_or_default();
-                    let (output, sigma) = (job.output.display(), done.sigma);
-                    console.log(format!("{output}: σ = {sigma:.1}{psnr}, {seconds:.2} s"));
-                    (Some(done), None)
-                }
-                Err(error) => {
-                    console.fail(&error);
-                    (None, Some(format!("{error:#}")))
-                }
-            };
-            let (path, output) = (job.input.path.to_string_lossy(), job.output.to_string_lossy());
-            let record = Record { path, output, done, seconds, error };
-            if let Some(report) = &report
-                && let Err(error) = report.add(&record)
-            {
-                console.fail(&error);
+    let psnr = Mutex::new(Vec::new());
+    workers::for_each(&jobs, &console, |job| {
+        let start = Instant::now();
+        let mut record = Record::of(job);
+        match plan.denoise(job) {
+            Ok(Some(done)) => {
+                let seconds = start.elapsed().as_secs_f64();
+                let decibels = done.psnr.map(|p| format!(", {p:.2} dB")).unwrap_or_default();
+                let (output, sigma) = (job.output.display(), done.sigma);
+                console.log(format!("{output}: σ = {sigma:.1}{decibels}, {seconds:.2} s"));
+                psnr.lock().unwrap_or_else(PoisonError::into_inner).extend(done.psnr);
+                (record.done, record.seconds) = (Some(done), Some(seconds));
             }
-            record
-        })
-        .collect();
+            Ok(None) => record.skipped = true,
+            Err(error) => {
+                console.fail(&error);
+                record.error = Some(format!("{error:#}"));
+            }
+        }
+        if let Some(report) = &report
+            && let Err(error) = report.add(&record)
+        {
+            console.fail(&error);
+        }
+    });
 
-    let psnr: Vec<f64> = records.iter().filter_map(|r| r.done.as_ref()?.psnr).collect();
+    let psnr = psnr.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !psnr.is_empty() {
         let mean = psnr.iter().sum::<f64>() / psnr.len() as f64;
         console.say(format!("mean PSNR of {} images: {mean:.2} dB", psnr.len()));
@@ -243,19 +335,90 @@ fn unknown_class(name: &str, classes: &[String]) -> anyhow::Error {
 }
 
 impl Plan {
-    fn denoise(&self, job: &Job) -> Result<Done> {
+    fn new(args: &Args) -> Result<Plan> {
+        let session = args.model.open("photo")?;
+        let class = args.class.as_deref();
+        let class_weights = class.map(|c| class_weights(&session, c, args.guidance)).transpose()?;
+        if let Some(dir) = &args.reference {
+            ensure!(dir.is_dir(), "{}: --reference is no folder", dir.display());
+        }
+        let threads = rayon::current_num_threads();
+        let tiling = match args.tile {
+            Some(tile) => Tiling::new(tile, args.overlap)?,
+            None => Tiling::within(args.memory / TILES, threads).context("--memory is too small")?,
+        };
+        Ok(Plan {
+            session,
+            sigma: args.sigma,
+            strength: args.strength,
+            class_weights,
+            tiling,
+            encoding: Encoding {
+                format: args.format.format(),
+                jpeg_quality: args.quality,
+                metadata: !args.strip,
+            },
+            reference: args.reference.clone(),
+            existing: args.existing,
+            budget: Budget::new(args.memory - args.memory / TILES),
+        })
+    }
+
+    /// Estimates the noise level that all files share, if it is to be one; says if it is an unusual one.
+    fn settle_sigma(&mut self, jobs: &[Job], console: &Console) {
+        if let Sigma::Folder = self.sigma {
+            let found = Mutex::new(Vec::new());
+            workers::for_each(jobs, &Console::new(jobs.len(), true), |job| {
+                // Who cannot be read is named when it is to be denoised.
+                if let Ok((_share, picture)) = self.read(&job.input.path)
+                    && let Ok(sigma) = self.session.estimate_sigma(&picture)
+                {
+                    found.lock().unwrap_or_else(PoisonError::into_inner).push(255.0 * sigma);
+                }
+            });
+            let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+            found.sort_by(f32::total_cmp);
+            if let Some(&median) = found.get(found.len() / 2) {
+                console.say(format!("σ = {median:.1}, the median of {} images", found.len()));
+                self.sigma = Sigma::Given(median);
+            }
+        }
+        if let Sigma::Given(sigma) = self.sigma {
+            let range = self.session.spec().sigma;
+            let (min, max) = (255.0 * range.min, 255.0 * range.max);
+            if f64::from(sigma) > 1.001 * max {
+                let name = &self.session.spec().name;
+                console.say(format!("note: `{name}` was trained for noise levels from {min:.0} to {max:.0}"));
+            }
+        }
+    }
+
+    /// Reads a picture as soon as there is memory for it.
+    fn read(&self, path: &Path) -> Result<(workers::Share<'_>, Picture)> {
+        // A copy is made while it is decoded and turned, and again while it is encoded.
+        let share = self.budget.take(2 * Picture::memory(path)?);
+        Ok((share, Picture::read(path)?))
+    }
+
+    /// Returns nothing if another process has been faster, and its output is to be kept.
+    fn denoise(&self, job: &Job) -> Result<Option<Done>> {
+        if self.existing.skip_existing && job.output.exists() {
+            return Ok(None);
+        }
         let path = &job.input.path;
         let reference = self.reference.as_deref().map(|dir| find_reference(dir, &job.input.relative));
         let reference = reference.transpose().map_err(|e| about(path, e))?;
-        let mut picture = Picture::read(path)?;
+        let (_share, mut picture) = self.read(path)?;
         let sigma = match self.sigma {
             Sigma::Given(sigma) => sigma / 255.0,
-            Sigma::Auto => self.session.estimate_sigma(picture.pixels.view()).map_err(|e| about(path, e))?,
+            Sigma::Auto | Sigma::Folder => {
+                self.session.estimate_sigma(&picture).map_err(|e| about(path, e))?
+            }
         };
         let weights = self.class_weights.as_ref().map(|w| w.view());
-        let noisy = picture.pixels.view().insert_axis(Axis(0));
-        let denoised = self.session.denoise(noisy, &[sigma], weights, &self.tiling);
-        picture.pixels = denoised.map_err(|e| about(path, e))?.index_axis_move(Axis(0), 0);
+        let denoised =
+            self.session.denoise_picture(&mut picture, sigma * self.strength, weights, &self.tiling);
+        denoised.map_err(|e| about(path, e))?;
         if let Some(parent) = job.output.parent() {
             std::fs::create_dir_all(parent)
                 .with_context(|| format!("{}: cannot be made", parent.display()))?;
@@ -264,20 +427,37 @@ impl Plan {
         let psnr = reference
             .map(|reference| -> Result<f64> {
                 let clean = Picture::read(&reference)?;
-                // As it is written, but for rounding.
-                let clipped = picture.pixels.mapv(|v| v.clamp(0.0, 1.0));
-                gradresnet::psnr::psnr(clipped.view(), clean.pixels.view()).map_err(|e| about(path, e))
+                let clipped = picture.pixels().mapv(|v| v.clamp(0.0, 1.0));
+                gradresnet::psnr::psnr(clipped.view(), clean.pixels().view()).map_err(|e| about(path, e))
             })
             .transpose()?;
-        picture.write(&job.output, self.format)?;
-        Ok(Done { height, width, sigma: 255.0 * sigma, psnr })
+        picture.write(&job.output, &self.encoding)?;
+        Ok(Some(Done { height, width, sigma: 255.0 * sigma, psnr }))
     }
 }
 
 /// The file of the same relative path in `dir`, whatever its extension.
 fn find_reference(dir: &Path, relative: &Path) -> Result<PathBuf> {
     let place = dir.join(relative);
-    let candidates = std::iter::once(place.clone()).chain(EXTENSIONS.iter().map(|e| place.with_extension(e)));
+    let candidates = std::iter::once(place.clone()).chain(extensions().map(|e| place.with_extension(e)));
     let mut existing = candidates.filter(|path| path.is_file());
     existing.next().ok_or_else(|| anyhow!("no reference of this name in {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in
+            [("1", 1), ("3k", 3 << 10), ("512M", 512 << 20), ("2GiB", 2 << 30), ("2GB", 2 << 30)]
+        {
+            assert_eq!(memory(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "-1", "1T", "M", "1.5G", "99999999999999999999", "18446744073709551615G", "1é"]
+        {
+            assert!(memory(text).is_err(), "{text}");
+        }
+    }
 }

@@ -1,16 +1,15 @@
 //! Which files the arguments name, and where their outputs go.
 
 use super::console::Console;
-use anyhow::{Result, anyhow, bail};
-use gradresnet::EXTENSIONS;
-use std::collections::HashMap;
+use anyhow::{Error, Result, anyhow, bail};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
 /// Files and folders to work on.
 #[derive(clap::Args)]
 pub struct InputArgs {
-    /// Images, and folders of images (PNG, JPEG, TIFF)
+    /// Images, folders of images, and patterns (`shots/*.jpg`, `**/raw/*.tif`)
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Look into the folders' subfolders too
@@ -27,23 +26,34 @@ pub struct Input {
     pub relative: PathBuf,
 }
 
+/// Something that was named and cannot be worked on.
+pub struct Failure {
+    pub path: PathBuf,
+    pub error: Error,
+}
+
 /// What the arguments name, and what of it is not there.
+#[derive(Default)]
 pub struct Found {
     /// In the order of the arguments, sorted within a folder.
     pub inputs: Vec<Input>,
-    /// Why an argument yields nothing.
-    pub failures: Vec<anyhow::Error>,
+    /// Arguments that yield nothing, and folders that cannot be read.
+    pub failures: Vec<Failure>,
 }
 
 impl Found {
     /// The console for this work, on which what is not there has been said.
     pub fn console(&self, quiet: bool) -> Console {
         let console = Console::new(self.inputs.len() + self.failures.len(), quiet);
-        for error in &self.failures {
-            console.fail(error);
+        for failure in &self.failures {
+            console.fail(&failure.error);
             console.advance();
         }
         console
+    }
+
+    fn failed(&mut self, path: &Path, error: Error) {
+        self.failures.push(Failure { path: path.to_path_buf(), error });
     }
 }
 
@@ -51,18 +61,53 @@ impl InputArgs {
     /// Looks at the file system. What lies below `output` is left out: it is what earlier runs wrote.
     pub fn find(&self, output: Option<&Path>) -> Found {
         let output = output.and_then(|path| path.canonicalize().ok());
-        let mut found = Found { inputs: Vec::new(), failures: Vec::new() };
+        let mut found = Found::default();
         for path in &self.paths {
             match std::fs::metadata(path) {
-                Err(error) => found.failures.push(anyhow!(error).context(path.display().to_string())),
                 Ok(metadata) if metadata.is_dir() => self.folder(path, output.as_deref(), &mut found),
-                Ok(_) => {
-                    let relative = path.file_name().map_or_else(|| path.clone(), PathBuf::from);
-                    found.inputs.push(Input { path: path.clone(), relative });
+                Ok(_) => found.inputs.push(Input { path: path.clone(), relative: file_name(path) }),
+                // A file may have such a name; one that does not exist is a pattern.
+                Err(_) if is_pattern(path) => self.pattern(path, output.as_deref(), &mut found),
+                Err(error) => {
+                    found.failed(path, anyhow!(error).context(path.display().to_string()));
                 }
             }
         }
         found
+    }
+
+    /// Files that match keep their path below the first folder with a wildcard in it.
+    fn pattern(&self, pattern: &Path, output: Option<&Path>, found: &mut Found) {
+        let text = pattern.to_string_lossy();
+        let options = glob::MatchOptions {
+            require_literal_leading_dot: true,
+            require_literal_separator: true,
+            ..glob::MatchOptions::new()
+        };
+        let matches = match glob::glob_with(&text, options) {
+            Ok(matches) => matches,
+            Err(error) => return found.failed(pattern, anyhow!("{text}: not a pattern: {error}")),
+        };
+        let fixed = pattern.components().take_while(|part| !is_pattern(Path::new(part)));
+        let base: PathBuf = fixed.collect();
+        let before = found.inputs.len() + found.failures.len();
+        for path in matches {
+            match path {
+                Ok(path) if path.is_dir() => {}
+                Ok(path) if !is_image(&path) || output.is_some_and(|output| is_below(&path, output)) => {}
+                Ok(path) => {
+                    let relative = path.strip_prefix(&base).map_or_else(|_| file_name(&path), PathBuf::from);
+                    found.inputs.push(Input { path, relative });
+                }
+                Err(error) => {
+                    let path = error.path().to_path_buf();
+                    found.failed(&path, error.into());
+                }
+            }
+        }
+        if found.inputs.len() + found.failures.len() == before {
+            found.failed(pattern, anyhow!("{text}: no image ({}) matches", gradresnet::names()));
+        }
     }
 
     fn folder(&self, folder: &Path, output: Option<&Path>, found: &mut Found) {
@@ -76,10 +121,13 @@ impl InputArgs {
         };
         for entry in walk.filter_entry(|entry| entry.depth() == 0 || is_work(entry)) {
             match entry {
-                Err(error) => found.failures.push(error.into()),
+                Err(error) => {
+                    let path = error.path().unwrap_or(folder).to_path_buf();
+                    found.failed(&path, error.into());
+                }
                 Ok(entry) => {
                     let path = entry.path();
-                    if path.is_file() && is_image(path) {
+                    if is_image(path) && !path.is_dir() {
                         let relative = path.strip_prefix(folder).unwrap_or(path).to_path_buf();
                         found.inputs.push(Input { path: path.to_path_buf(), relative });
                     }
@@ -88,15 +136,27 @@ impl InputArgs {
         }
         if found.inputs.len() + found.failures.len() == before {
             let deeper = if self.recursive { "" } else { "; --recursive looks into subfolders" };
-            let (folder, kinds) = (folder.display(), EXTENSIONS.join(", "));
-            found.failures.push(anyhow!("{folder}: no image ({kinds}) in it{deeper}"));
+            let error = anyhow!("{}: no image ({}) in it{deeper}", folder.display(), gradresnet::names());
+            found.failed(folder, error);
         }
     }
 }
 
+fn file_name(path: &Path) -> PathBuf {
+    path.file_name().map_or_else(|| path.to_path_buf(), PathBuf::from)
+}
+
+fn is_pattern(path: &Path) -> bool {
+    path.to_string_lossy().contains(['*', '?', '['])
+}
+
+fn is_below(path: &Path, folder: &Path) -> bool {
+    path.canonicalize().is_ok_and(|path| path.starts_with(folder))
+}
+
 fn is_image(path: &Path) -> bool {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    EXTENSIONS.contains(&extension.as_str())
+    gradresnet::extensions().any(|known| known == extension)
 }
 
 /// Half-written outputs and what file managers leave have names that start with a dot.
@@ -105,14 +165,22 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 /// What to do with an output that exists.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone, Copy)]
 pub struct ExistingArgs {
-    /// Leave outputs that exist as they are
+    /// Leave outputs that exist as they are: go on after an interruption
     #[arg(long)]
     pub skip_existing: bool,
     /// Replace outputs that exist
     #[arg(long, conflicts_with = "skip_existing")]
     pub overwrite: bool,
+}
+
+/// Where outputs go.
+pub enum Target<'a> {
+    /// Below a folder, with another extension if one is given.
+    Folder(&'a Path, Option<&'a str>),
+    /// In the place of the inputs.
+    InPlace,
 }
 
 /// An input with the place of its output.
@@ -123,25 +191,35 @@ pub struct Job {
     pub output: PathBuf,
 }
 
-/// Places the outputs of `inputs` below `folder`, with another extension if one is given, and settles
-/// what is to be done with those that exist: left out, replaced, or named as failures.
+/// What is to be done.
+#[derive(Default)]
+pub struct Placed {
+    /// In the order of the inputs.
+    pub jobs: Vec<Job>,
+    /// Outputs that are there already and are to be left alone.
+    pub skipped: Vec<Job>,
+    /// Outputs that are there already, which is an error.
+    pub failures: Vec<Failure>,
+}
+
+/// Places the outputs of `inputs`, and settles what is to be done with those that exist.
 ///
 /// # Errors
-/// If two inputs have one output: before anything is written.
-pub fn place(
-    inputs: Vec<Input>,
-    folder: &Path,
-    extension: Option<&str>,
-    existing: &ExistingArgs,
-    console: &Console,
-) -> Result<Vec<Job>> {
+/// If two inputs have one output, or an output would replace an input that was not meant to be changed:
+/// before anything is written.
+pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Result<Placed> {
+    let sources: HashSet<PathBuf> =
+        inputs.iter().filter_map(|input| input.path.canonicalize().ok()).collect();
     let mut taken: HashMap<PathBuf, PathBuf> = HashMap::new();
-    let mut jobs = Vec::new();
+    let mut placed = Placed::default();
     for input in inputs {
-        let mut output = folder.join(&input.relative);
-        if let Some(extension) = extension {
-            output.set_extension(extension);
-        }
+        let output = match target {
+            Target::InPlace => input.path.clone(),
+            Target::Folder(folder, extension) => {
+                let output = folder.join(&input.relative);
+                extension.map_or(output.clone(), |extension| output.with_extension(extension))
+            }
+        };
         if let Some(other) = taken.insert(output.clone(), input.path.clone()) {
             bail!(
                 "{} and {} would both be written to {}; run them one after the other with different -o",
@@ -150,20 +228,44 @@ pub fn place(
                 output.display()
             );
         }
-        jobs.push(Job { input, output });
-    }
-    jobs.retain(|job| {
-        if existing.overwrite || !job.output.exists() {
-            return true;
+        let folder = matches!(target, Target::Folder(..));
+        if folder && output.canonicalize().is_ok_and(|output| sources.contains(&output)) {
+            bail!(
+                "{} is one of the inputs; name another folder with -o, or use --in-place",
+                output.display()
+            );
         }
-        if !existing.skip_existing {
+        let job = Job { input, output };
+        if !folder || existing.overwrite || !job.output.exists() {
+            placed.jobs.push(job);
+        } else if existing.skip_existing {
+            placed.skipped.push(job);
+        } else {
             let output = job.output.display();
-            console.fail(&anyhow!(
-                "{output}: exists; use --overwrite to replace it or --skip-existing to keep it"
-            ));
+            let error =
+                anyhow!("{output}: exists; use --overwrite to replace it or --skip-existing to keep it");
+            placed.failures.push(Failure { path: job.input.path, error });
         }
-        console.advance();
-        false
-    });
-    Ok(jobs)
+    }
+    Ok(placed)
+}
+
+impl Placed {
+    /// Says what is not to be done.
+    pub fn say(&self, console: &Console) {
+        for failure in &self.failures {
+            console.fail(&failure.error);
+            console.advance();
+        }
+        self.skipped.iter().for_each(|_| console.advance());
+        if !self.skipped.is_empty() {
+            console.say(format!("{} outputs exist and are left as they are", self.skipped.len()));
+        }
+    }
+
+    /// Removes what interrupted runs left behind where the outputs go.
+    pub fn clean(jobs: &[Job]) {
+        let folders: HashSet<&Path> = jobs.iter().filter_map(|job| job.output.parent()).collect();
+        folders.into_iter().for_each(gradresnet_models::staged::remove_stale);
+    }
 }

@@ -8,6 +8,8 @@
 mod add_noise;
 mod bench;
 mod classify;
+mod compare;
+mod completions;
 mod console;
 mod denoise;
 mod inputs;
@@ -16,6 +18,7 @@ mod models;
 mod psnr;
 mod scores;
 mod verify;
+mod workers;
 
 use clap::{Parser, Subcommand};
 use console::Outcome;
@@ -28,7 +31,7 @@ use std::process::ExitCode;
     max_term_width = 100,
     after_help = "\
 Exit status: 0 all done; 2 at least one input failed and the others were done; 1 nothing
-was done (bad arguments, no model, no engine, every input failed).
+was done (bad arguments, no model, no engine, every input failed); 130 interrupted.
 
 Noise levels (sigma) are in 8-bit units: 25 means a standard deviation of 25/255.
 Models are found by name in GRADRESNET_MODELS, beside the program, in the source tree's
@@ -49,9 +52,12 @@ enum Command {
     Psnr(psnr::Args),
     AddNoise(add_noise::Args),
     Verify(verify::Args),
+    Compare(compare::Args),
     Bench(bench::Args),
     Models(models::ModelsArgs),
     Info(models::InfoArgs),
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
 }
 
 /// Runs the program.
@@ -73,14 +79,18 @@ pub fn main() -> ExitCode {
         Command::Psnr(args) => psnr::run(&args),
         Command::AddNoise(args) => add_noise::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Models(args) => models::list(&args),
         Command::Info(args) => models::info(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => completions::man(&args),
     };
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(2),
         Ok(Outcome::AllFailed) => ExitCode::from(1),
+        Ok(Outcome::Interrupted) => ExitCode::from(workers::INTERRUPTED_STATUS),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(1)

@@ -34,8 +34,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let list = |dir: &PathBuf| -> Result<BTreeMap<PathBuf, PathBuf>> {
         ensure!(dir.is_dir(), "{}: not a folder", dir.display());
         let found = InputArgs { paths: vec![dir.clone()], recursive: true }.find(None);
-        if let Some(error) = found.failures.into_iter().next() {
-            return Err(error);
+        if let Some(failure) = found.failures.into_iter().next() {
+            return Err(failure.error);
         }
         let mut files = BTreeMap::new();
         for Input { path, relative } in found.inputs {
@@ -54,9 +54,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
             let reference =
                 reference.ok_or_else(|| anyhow!("no reference of this name in {}", args.reference.display()));
             let value = reference.and_then(|reference| {
-                let mut image = Picture::read(path)?.pixels;
+                let mut image = Picture::read(path)?.pixels();
                 image.mapv_inplace(|v| v.clamp(0.0, 1.0));
-                Ok(psnr(image.view(), Picture::read(reference)?.pixels.view())?)
+                Ok(psnr(image.view(), Picture::read(reference)?.pixels().view())?)
             });
             console.advance();
             value.map_err(|error| about(path, error))

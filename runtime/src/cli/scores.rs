@@ -47,15 +47,13 @@ pub struct NoiseArgs {
 pub fn energy(args: &EnergyArgs) -> Result<Outcome> {
     let session = args.model.open("photo")?;
     each(&args.inputs, args.json, "energy", |picture| {
-        Ok(session.energy(picture.pixels.view().insert_axis(Axis(0)))?[0])
+        Ok(session.energy(picture.pixels().view().insert_axis(Axis(0)))?[0])
     })
 }
 
 pub fn noise(args: &NoiseArgs) -> Result<Outcome> {
     let session: Session = args.model.open("photo")?;
-    each(&args.inputs, args.json, "sigma", |picture| {
-        Ok(255.0 * session.estimate_sigma(picture.pixels.view())?)
-    })
+    each(&args.inputs, args.json, "sigma", |picture| Ok(255.0 * session.estimate_sigma(picture)?))
 }
 
 /// Prints `score` of every image, in order, under the name `key`.

@@ -1,0 +1,130 @@
+//! Work on many files at once, within a memory budget, until it is done or the user has had enough.
+
+use super::console::Console;
+use anyhow::{Context, Result};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// What a shell reports of a program that Ctrl-C has ended.
+pub const INTERRUPTED_STATUS: u8 = 130;
+
+/// From now on Ctrl-C, a hang-up or a request to terminate lets the files in work be finished, and the
+/// second one ends the program at once. Neither leaves half a file under an output's name.
+///
+/// # Errors
+/// If the operating system refuses.
+pub fn finish_files_when_interrupted() -> Result<()> {
+    let handler = || {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(INTERRUPTED_STATUS));
+        }
+        eprintln!("interrupted: the files in work are being finished; once more ends it at once");
+    };
+    ctrlc::set_handler(handler).context("interruptions cannot be handled")
+}
+
+/// Whether the work has been interrupted.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Does `work` for every item, in order, on as many threads as there are for tiles. These are threads of
+/// their own: one that waits for its tiles must not start another file meanwhile, which rayon's would.
+pub fn for_each<T: Sync>(items: &[T], console: &Console, work: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    let run = || {
+        while !interrupted() {
+            let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+            work(item);
+            console.advance();
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..rayon::current_num_threads().min(items.len()) {
+            scope.spawn(run);
+        }
+    });
+}
+
+/// Memory that the files in work share. A file that needs more than all of it is worked on alone.
+pub struct Budget {
+    bytes: u64,
+    free: Mutex<u64>,
+    freed: Condvar,
+}
+
+/// A part of a [`Budget`], given back when dropped.
+pub struct Share<'a> {
+    budget: &'a Budget,
+    bytes: u64,
+}
+
+impl Budget {
+    pub fn new(bytes: u64) -> Budget {
+        Budget { bytes, free: Mutex::new(bytes), freed: Condvar::new() }
+    }
+
+    /// Waits until so much is free.
+    pub fn take(&self, bytes: u64) -> Share<'_> {
+        let bytes = bytes.min(self.bytes);
+        // A number cannot be left half changed by a thread that panics.
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free =
+            self.freed.wait_while(free, |free| *free < bytes).unwrap_or_else(PoisonError::into_inner);
+        *free -= bytes;
+        Share { budget: self, bytes }
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        *self.budget.free.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
+        self.budget.freed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_worked_on_once() {
+        let items: Vec<usize> = (0..100).collect();
+        let done = Mutex::new(Vec::new());
+        for_each(&items, &Console::new(100, true), |&i| done.lock().unwrap().push(i));
+        let mut done = done.into_inner().unwrap();
+        done.sort_unstable();
+        assert_eq!(done, items);
+    }
+
+    #[test]
+    fn no_more_memory_is_taken_than_there_is() {
+        let budget = Budget::new(10);
+        let (used, most) = (Mutex::new(0), Mutex::new(0));
+        std::thread::scope(|scope| {
+            for i in 0..8 {
+                let (budget, used, most) = (&budget, &used, &most);
+                scope.spawn(move || {
+                    let bytes = 3 + i % 4;
+                    let share = budget.take(bytes);
+                    let now = {
+                        let mut used = used.lock().unwrap();
+                        *used += bytes;
+                        *used
+                    };
+                    let mut most = most.lock().unwrap();
+                    *most = now.max(*most);
+                    drop(most);
+                    *used.lock().unwrap() -= bytes;
+                    drop(share);
+                });
+            }
+        });
+        assert!(*most.lock().unwrap() <= 10);
+        // What is too large is taken all the same, alone.
+        drop(budget.take(1000));
+        assert_eq!(*budget.free.lock().unwrap(), 10);
+    }
+}

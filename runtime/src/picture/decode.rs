@@ -1,0 +1,141 @@
+//! Image files, which are untrusted, to pictures.
+
+use super::format::{Format, names};
+use super::metadata::Metadata;
+use super::samples::Samples;
+use super::{MAX_PIXELS, Picture, tiff_file};
+use crate::error::{ErrorKind, Result};
+use gradresnet_models::staged;
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageReader, Limits};
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+/// Largest JPEG file accepted.
+const MAX_JPEG_BYTES: u64 = 4 * MAX_PIXELS as u64;
+/// Most memory that a decoder may take: twice the largest image with float samples and transparency.
+const MAX_DECODER_BYTES: u64 = 32 * MAX_PIXELS as u64;
+
+/// Memory in bytes that the decoded samples of a file take.
+pub(super) fn memory(path: &Path) -> Result<u64> {
+    match ImageReader::open(path)?.with_guessed_format()?.into_decoder() {
+        Ok(decoder) => Ok(decoder.total_bytes()),
+        // Those few that this crate reads itself are not compressed much.
+        Err(_) => Ok(std::fs::metadata(path)?.len()),
+    }
+}
+
+/// Reads a file, told by its content.
+pub(super) fn decode(path: &Path) -> Result<Picture> {
+    if path.is_dir() {
+        return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory).into());
+    }
+    let mut reader = ImageReader::open(path)?.with_guessed_format()?;
+    let format = match reader.format() {
+        None => return Err(refused(format!("it is none of {}", names()))),
+        Some(format) => Format::of(format).ok_or_else(|| {
+            refused(format!("{format:?} files are not read; convert it to one of {}", names()))
+        })?,
+    };
+    let open = || -> Result<BufReader<File>> { Ok(BufReader::new(File::open(path)?)) };
+    let frames = match format {
+        Format::Jpeg if !ends_as_jpeg(&staged::read_bounded(path, MAX_JPEG_BYTES)?) => {
+            return Err(refused("the JPEG data end before the image does".into()));
+        }
+        Format::Png if PngDecoder::new(open()?)?.is_apng()? => 2,
+        Format::Webp if WebPDecoder::new(open()?)?.has_animation() => 2,
+        Format::Tiff => tiff_file::pages(path)?,
+        _ => 1,
+    };
+    if frames > 1 {
+        return Err(refused("it holds more than one image; split it first".into()));
+    }
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_DECODER_BYTES);
+    reader.limits(limits);
+
+    let grey = if format == Format::Tiff { tiff_file::read_grey(path, bound)? } else { None };
+    let (mut metadata, orientation, mut samples, (height, width), channels);
+    if let Some(grey) = grey {
+        (metadata, orientation) = tiff_file::describe(path)?;
+        (samples, (height, width), channels) = (grey.samples, (grey.height, grey.width), grey.channels);
+    } else {
+        let mut decoder = reader.into_decoder()?;
+        (height, width) = (decoder.dimensions().1 as usize, decoder.dimensions().0 as usize);
+        bound(height, width)?;
+        if let ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16 = decoder.original_color_type() {
+            return Err(refused("the image is CMYK; convert it to RGB first".into()));
+        }
+        (metadata, orientation) = match format {
+            Format::Tiff => tiff_file::describe(path)?,
+            // Damaged text beside a sound image costs the text.
+            _ => {
+                let (profile, exif) = (decoder.icc_profile().ok().flatten(), decoder.exif_metadata());
+                let xmp = decoder.xmp_metadata().ok().flatten();
+                (Metadata { profile, exif: exif.ok().flatten(), xmp }, decoder.orientation()?)
+            }
+        };
+        channels = usize::from(decoder.color_type().channel_count());
+        samples = stored(DynamicImage::from_decoder(decoder)?)?;
+    }
+    if !samples.all_finite() {
+        return Err(ErrorKind::NotFinite("the image").into());
+    }
+    let (height, width) = samples.turn((height, width), orientation);
+    metadata.set_upright();
+    Ok(Picture { depth: samples.depth(), samples, height, width, channels, metadata, format })
+}
+
+fn refused(reason: String) -> crate::Error {
+    ErrorKind::Input(reason).into()
+}
+
+fn bound(height: usize, width: usize) -> Result<()> {
+    if height == 0 || width == 0 {
+        return Err(refused("the image is empty".into()));
+    }
+    if height.saturating_mul(width) > MAX_PIXELS {
+        let cure = "; cut it into parts";
+        return Err(ErrorKind::TooLarge { height, width, limit: MAX_PIXELS, cure }.into());
+    }
+    Ok(())
+}
+
+fn stored(image: DynamicImage) -> Result<Samples> {
+    Ok(match image {
+        DynamicImage::ImageLuma8(image) => Samples::Eight(image.into_raw()),
+        DynamicImage::ImageLumaA8(image) => Samples::Eight(image.into_raw()),
+        DynamicImage::ImageRgb8(image) => Samples::Eight(image.into_raw()),
+        DynamicImage::ImageRgba8(image) => Samples::Eight(image.into_raw()),
+        DynamicImage::ImageLuma16(image) => Samples::Sixteen(image.into_raw()),
+        DynamicImage::ImageLumaA16(image) => Samples::Sixteen(image.into_raw()),
+        DynamicImage::ImageRgb16(image) => Samples::Sixteen(image.into_raw()),
+        DynamicImage::ImageRgba16(image) => Samples::Sixteen(image.into_raw()),
+        DynamicImage::ImageRgb32F(image) => Samples::Float(image.into_raw()),
+        DynamicImage::ImageRgba32F(image) => Samples::Float(image.into_raw()),
+        other => return Err(refused(format!("samples of kind {:?} are not read", other.color()))),
+    })
+}
+
+/// Whether the scan data of a JPEG file go on to its end marker. The decoder fills what is missing with
+/// grey and says nothing.
+fn ends_as_jpeg(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xDA;
+    const END: [u8; 2] = [0xFF, 0xD9];
+    let mut at = 2;
+    while let Some(&[0xFF, marker]) = bytes.get(at..at + 2).and_then(|two| two.first_chunk()) {
+        match marker {
+            START_OF_SCAN => return bytes[at..].windows(2).any(|two| two == END),
+            0xFF => at += 1,
+            // Markers without a length.
+            0x01 | 0xD0..=0xD8 => at += 2,
+            _ => {
+                let Some(length) = bytes.get(at + 2..at + 4) else { return false };
+                at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+            }
+        }
+    }
+    false
+}

@@ -1,0 +1,303 @@
+//! Image files: decoded within bounds, changed in place, and encoded again as what they were.
+
+mod decode;
+mod encode;
+mod format;
+mod hidden;
+mod metadata;
+mod samples;
+mod tiff_file;
+
+pub use encode::Encoding;
+pub use format::{Format, extensions, names};
+
+use crate::error::{At, ErrorKind, Result, catch_panic};
+use gradresnet_models::staged;
+use metadata::Metadata;
+use ndarray::{Array3, ArrayView3, s};
+use samples::{Depth, Samples};
+use std::io::BufWriter;
+use std::path::Path;
+
+/// Largest image that is read: 2²⁷ pixels, which take 384 MiB at 8 bits and 1.5 GiB as float32.
+pub const MAX_PIXELS: usize = 1 << 27;
+
+/// An image as it was decoded, and what is needed to write a file like the one it came from. Samples stay
+/// at their depth in memory. Colours are sRGB or whatever the profile says, and are not converted. An
+/// orientation in the EXIF data has been applied.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    samples: Samples,
+    height: usize,
+    width: usize,
+    /// 1 grey, 2 grey and transparency, 3 RGB, 4 RGB and transparency.
+    channels: usize,
+    /// That of the file it came from.
+    depth: Depth,
+    metadata: Metadata,
+    format: Format,
+}
+
+impl Picture {
+    /// An 8-bit colour picture with these pixels `[3,H,W]` in image units, to be written as PNG. Until
+    /// then they are kept as they are.
+    pub fn from_pixels(pixels: ArrayView3<f32>) -> Picture {
+        let (channels, height, width) = pixels.dim();
+        let samples = pixels.permuted_axes([1, 2, 0]).iter().copied().collect();
+        Picture {
+            samples: Samples::Float(samples),
+            height,
+            width,
+            channels,
+            depth: Depth::Eight,
+            metadata: Metadata::default(),
+            format: Format::Png,
+        }
+    }
+
+    /// Reads a file, told by its content.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`], [`ErrorKind::Image`], [`ErrorKind::Input`] for what is recognised and not read,
+    /// [`ErrorKind::TooLarge`] (before memory is taken), [`ErrorKind::NotFinite`].
+    pub fn read(path: &Path) -> Result<Picture> {
+        // Decoders are other people's, and the files anybody's.
+        catch_panic(|| decode::decode(path))
+            .unwrap_or_else(|reason| Err(ErrorKind::Input(format!("the decoder failed: {reason}")).into()))
+            .at(path)
+    }
+
+    /// Memory in bytes that a file's samples would take, from its header.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub fn memory(path: &Path) -> Result<u64> {
+        catch_panic(|| decode::memory(path)).unwrap_or(Ok(0)).at(path)
+    }
+
+    /// Writes the file beside its target and renames it. Samples that become integers are rounded and
+    /// clipped to [0, 1].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] for what the format cannot hold, [`ErrorKind::Image`], [`ErrorKind::Io`].
+    pub fn write(&self, path: &Path, encoding: &Encoding) -> Result<()> {
+        staged::write_with(path, |file| -> Result<()> {
+            let mut file = BufWriter::new(file);
+            self.encode(&mut file, encoding).at(path)?;
+            file.into_inner().map_err(|error| error.into_error()).at(path)?;
+            Ok(())
+        })
+    }
+
+    /// Whether the file had one colour channel.
+    pub fn is_grey(&self) -> bool {
+        self.channels <= 2
+    }
+
+    /// Whether the file has transparency.
+    pub fn has_alpha(&self) -> bool {
+        self.channels.is_multiple_of(2)
+    }
+
+    /// Rows and columns.
+    pub fn size(&self) -> (usize, usize) {
+        (self.height, self.width)
+    }
+
+    /// All pixels, RGB, `[3,H,W]`, in image units; a grey image has three equal channels. Integer samples
+    /// of all depths are scaled to [0, 1], float samples are taken as they are.
+    pub fn pixels(&self) -> Array3<f32> {
+        Array3::from_shape_fn((3, self.height, self.width), |(c, y, x)| self.pixel(c, y, x))
+    }
+
+    /// One sample of [`Picture::pixels`].
+    pub(crate) fn pixel(&self, channel: usize, y: usize, x: usize) -> f32 {
+        let channel = if self.is_grey() { 0 } else { channel };
+        self.samples.get((y * self.width + x) * self.channels + channel)
+    }
+
+    /// Replaces pixels from row `top` and column `left` on with `[3,h,w]`; a grey picture takes the mean of
+    /// the three channels.
+    pub(crate) fn replace(&mut self, (top, left): (usize, usize), pixels: ArrayView3<f32>) {
+        let (_, height, width) = pixels.dim();
+        for y in 0..height {
+            for x in 0..width {
+                let start = ((top + y) * self.width + left + x) * self.channels;
+                if self.is_grey() {
+                    let sum: f32 = (0..3).map(|c| pixels[[c, y, x]]).sum();
+                    self.samples.set(start, sum / 3.0);
+                } else {
+                    (0..3).for_each(|c| self.samples.set(start + c, pixels[[c, y, x]]));
+                }
+            }
+        }
+    }
+
+    /// Whether a pixel cannot be seen, because it is wholly transparent.
+    pub(crate) fn is_hidden(&self, y: usize, x: usize) -> bool {
+        self.has_alpha() && self.samples.get((y * self.width + x + 1) * self.channels - 1) <= 0.0
+    }
+
+    /// Changes every sample but those of transparency, which become floats until the picture is written.
+    pub(crate) fn map_samples(&mut self, mut change: impl FnMut(f32) -> f32) {
+        let mut samples = self.samples.at(Depth::Float).into_owned();
+        let (channels, alpha) = (self.channels, self.has_alpha());
+        for i in (0..samples.len()).filter(|i| !(alpha && i % channels == channels - 1)) {
+            samples.set(i, change(samples.get(i)));
+        }
+        self.samples = samples;
+    }
+
+    /// Cuts out the central square and scales it to `side`×`side` pixels, each the average of what it
+    /// covers (a triangle filter).
+    pub fn resized(&self, side: usize) -> Array3<f32> {
+        let (height, width) = self.size();
+        let square = height.min(width);
+        let (top, left) = ((height - square) / 2, (width - square) / 2);
+        if square == side {
+            return self.pixels().slice_move(s![.., top..top + square, left..left + square]);
+        }
+        let source = image::ImageBuffer::from_fn(square as u32, square as u32, |x, y| {
+            let (y, x) = (top + y as usize, left + x as usize);
+            image::Rgb([0, 1, 2].map(|c| self.pixel(c, y, x)))
+        });
+        let filter = image::imageops::FilterType::Triangle;
+        let scaled = image::imageops::resize(&source, side as u32, side as u32, filter);
+        Array3::from_shape_fn((3, side, side), |(c, y, x)| scaled[(x as u32, y as u32)].0[c])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{ColorType, DynamicImage};
+
+    fn as_format(format: Format) -> Encoding {
+        Encoding { format: Some(format), ..Encoding::default() }
+    }
+
+    fn round_trip(image: &DynamicImage, format: Format) -> DynamicImage {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, target) = (dir.path().join("a.png"), dir.path().join("b"));
+        image.save(&source).unwrap();
+        Picture::read(&source).unwrap().write(&target, &as_format(format)).unwrap();
+        // Read and kept, it does not change any more.
+        Picture::read(&target).unwrap().write(&target, &Encoding::default()).unwrap();
+        let last = dir.path().join("c.png");
+        Picture::read(&target).unwrap().write(&last, &as_format(Format::Png)).unwrap();
+        image::open(last).unwrap()
+    }
+
+    #[test]
+    fn what_a_format_can_hold_comes_back_as_it_was() {
+        let noise = |n: usize| (0..n).map(|i| (i * 7919 % 65521) as u16).collect::<Vec<_>>();
+        let wide = DynamicImage::ImageRgba16(image::ImageBuffer::from_raw(5, 3, noise(60)).unwrap());
+        let images = [
+            DynamicImage::ImageLuma8(wide.to_luma8()),
+            DynamicImage::ImageLumaA8(wide.to_luma_alpha8()),
+            DynamicImage::ImageRgb8(wide.to_rgb8()),
+            DynamicImage::ImageRgba8(wide.to_rgba8()),
+            DynamicImage::ImageLuma16(wide.to_luma16()),
+            DynamicImage::ImageLumaA16(wide.to_luma_alpha16()),
+            DynamicImage::ImageRgb16(wide.to_rgb16()),
+            wide,
+        ];
+        let formats = [Format::Png, Format::Tiff, Format::Pnm, Format::Webp, Format::Bmp, Format::Qoi];
+        for (image, format) in images.iter().flat_map(|image| formats.map(|format| (image, format))) {
+            let color = image.color();
+            let holds = match format {
+                Format::Webp => color.bytes_per_pixel() == color.channel_count(),
+                Format::Bmp => [ColorType::L8, ColorType::Rgb8, ColorType::Rgba8].contains(&color),
+                Format::Qoi => [ColorType::Rgb8, ColorType::Rgba8].contains(&color),
+                _ => true,
+            };
+            if holds {
+                let found = round_trip(image, format);
+                // Grey may come back as colour; its samples may not change.
+                assert_eq!(found.to_rgba16(), image.to_rgba16(), "{format:?} {color:?}");
+                let kept = matches!(format, Format::Png | Format::Tiff | Format::Pnm);
+                assert!(!kept || found.color() == color, "{format:?} {color:?}: {:?}", found.color());
+            }
+        }
+    }
+
+    #[test]
+    fn float_tiff_is_not_clipped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tif");
+        let mut pixels = Array3::from_elem((3, 4, 6), 0.5);
+        pixels[[0, 0, 0]] = -0.25;
+        pixels[[2, 3, 5]] = 1.75;
+        Picture::from_pixels(pixels.view()).write(&path, &as_format(Format::Tiff32)).unwrap();
+        let read = Picture::read(&path).unwrap();
+        assert_eq!(read.pixels(), pixels);
+        // Kept, it stays float.
+        let again = dir.path().join("b.tif");
+        read.write(&again, &Encoding::default()).unwrap();
+        assert_eq!(Picture::read(&again).unwrap().pixels(), pixels);
+    }
+
+    #[test]
+    fn grey_floats_stay_grey_floats() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, alpha) in [("l.png", false), ("la.png", true)] {
+            let image = DynamicImage::new_rgba16(5, 3);
+            let image =
+                if alpha { image.to_luma_alpha16().into() } else { DynamicImage::from(image.to_luma16()) };
+            let (source, target) = (dir.path().join(name), dir.path().join("a.tif"));
+            image.save(&source).unwrap();
+            let mut picture = Picture::read(&source).unwrap();
+            picture.map_samples(|_| -0.5);
+            picture.write(&target, &as_format(Format::Tiff32)).unwrap();
+            let read = Picture::read(&target).unwrap();
+            assert_eq!((read.is_grey(), read.has_alpha(), read.depth), (true, alpha, Depth::Float));
+            assert!(read.pixels().iter().all(|&v| v == -0.5));
+        }
+    }
+
+    #[test]
+    fn transparency_is_not_lost_silently() {
+        let image = DynamicImage::new_rgba8(3, 3);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.png");
+        image.save(&path).unwrap();
+        let target = dir.path().join("a.jpg");
+        let picture = Picture::read(&path).unwrap();
+        assert!(picture.write(&target, &as_format(Format::Jpeg)).is_err());
+        assert!(!target.exists());
+        picture.write(&target, &as_format(Format::Tiff)).unwrap();
+    }
+
+    #[test]
+    fn an_image_is_resized_from_its_central_square() {
+        let pixels =
+            Array3::from_shape_fn(
+                (3, 8, 16),
+                |(c, _, x)| {
+                    if (4..12).contains(&x) { c as f32 / 2.0 } else { 9.0 }
+                },
+            );
+        let picture = Picture::from_pixels(pixels.view());
+        let small = picture.resized(4);
+        assert!(small.indexed_iter().all(|((c, _, _), v)| (v - c as f32 / 2.0).abs() < 1e-6));
+    }
+
+    #[test]
+    fn damaged_files_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.png", "a.jpg", "a.tif"] {
+            let path = dir.path().join(name);
+            DynamicImage::new_rgb8(64, 64).save(&path).unwrap();
+            assert!(Picture::read(&path).is_ok());
+            let bytes = std::fs::read(&path).unwrap();
+            // The last bytes of a PNG are a checksum over nothing; those of a JPEG say that it is whole.
+            let last = if name == "a.jpg" { bytes.len() - 2 } else { bytes.len() / 2 };
+            for cut in [0, 4, 40, bytes.len() / 3, last] {
+                std::fs::write(&path, &bytes[..cut]).unwrap();
+                assert!(Picture::read(&path).is_err(), "{cut} bytes of {name}");
+            }
+        }
+        assert!(Picture::read(&dir.path().join("none.png")).is_err());
+        assert!(Picture::read(dir.path()).is_err());
+    }
+}

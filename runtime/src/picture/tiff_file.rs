@@ -1,0 +1,278 @@
+//! TIFF: what the image crate lacks of it. Grey float samples, transparency beside grey, EXIF and XMP.
+
+use super::metadata::Metadata;
+use super::samples::Samples;
+use crate::error::{ErrorKind, Result};
+use exif::experimental::Writer;
+use exif::{Context, Field, In, Reader, Value};
+use image::metadata::Orientation;
+use std::io::{BufReader, Cursor, Read, Seek, Write};
+use std::path::Path;
+use tiff::Directory;
+use tiff::decoder::{Decoder, DecodingResult, Limits};
+use tiff::encoder::colortype::{ColorType, Gray8, Gray16, Gray32Float, RGB8, RGB16, RGB32Float};
+use tiff::encoder::{Compression, DirectoryEncoder, Predictor, TiffEncoder, TiffKind, TiffValue};
+use tiff::tags::{ExtraSamples, Tag, Type};
+
+const XMP: Tag = Tag::Unknown(700);
+/// Marks a page that is a smaller copy of another.
+const REDUCED: u32 = 1;
+
+/// What describes the picture in the first directory of a file; the other fields there describe how the
+/// samples are stored.
+const DESCRIPTIVE: [exif::Tag; 10] = [
+    exif::Tag::ImageDescription,
+    exif::Tag::Make,
+    exif::Tag::Model,
+    exif::Tag::XResolution,
+    exif::Tag::YResolution,
+    exif::Tag::ResolutionUnit,
+    exif::Tag::Software,
+    exif::Tag::DateTime,
+    exif::Tag::Artist,
+    exif::Tag::Copyright,
+];
+
+/// How many pages of full size a file has.
+///
+/// # Errors
+/// [`ErrorKind::Image`], [`ErrorKind::Io`].
+pub(super) fn pages(path: &Path) -> Result<usize> {
+    let mut decoder = open(path)?;
+    let mut pages = 0;
+    loop {
+        let kind: Option<u32> = decoder.find_tag_unsigned(Tag::NewSubfileType).map_err(unreadable)?;
+        pages += usize::from(kind.unwrap_or(0) & REDUCED == 0);
+        // Two are too many already, and a file may hold any number.
+        if pages > 1 || !decoder.more_images() {
+            return Ok(pages);
+        }
+        decoder.next_image().map_err(unreadable)?;
+    }
+}
+
+/// The image in a file of grey floats or of grey with transparency; `None` for files that the image crate
+/// reads. `bound` is asked before memory is taken.
+///
+/// # Errors
+/// [`ErrorKind::Input`], [`ErrorKind::Io`], and those of `bound`.
+pub(super) fn read_grey(path: &Path, bound: impl Fn(usize, usize) -> Result<()>) -> Result<Option<Grey>> {
+    let mut decoder = open(path)?;
+    let (bits, channels) = match decoder.colortype().map_err(unreadable)? {
+        tiff::ColorType::Gray(bits @ 32) => (bits, 1),
+        tiff::ColorType::Multiband { bit_depth: bits @ (8 | 16 | 32), num_samples: 2 } => (bits, 2),
+        _ => return Ok(None),
+    };
+    let (width, height) = decoder.dimensions().map_err(unreadable)?;
+    let (height, width) = (height as usize, width as usize);
+    bound(height, width)?;
+    let mut limits = Limits::default();
+    limits.decoding_buffer_size = height * width * channels * usize::from(bits / 8);
+    let samples = match decoder.with_limits(limits).read_image().map_err(unreadable)? {
+        DecodingResult::U8(samples) => Samples::Eight(samples),
+        DecodingResult::U16(samples) => Samples::Sixteen(samples),
+        DecodingResult::F32(samples) => Samples::Float(samples),
+        _ => return Err(ErrorKind::Input("32-bit samples that are no floats are not read".into()).into()),
+    };
+    if samples.len() != height * width * channels {
+        return Err(ErrorKind::Input("its channels lie in separate planes, which is not read".into()).into());
+    }
+    Ok(Some(Grey { samples, height, width, channels }))
+}
+
+/// Grey samples, or grey and transparency in turn.
+pub(super) struct Grey {
+    pub(super) samples: Samples,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) channels: usize,
+}
+
+fn open(path: &Path) -> Result<Decoder<BufReader<std::fs::File>>> {
+    Decoder::new(BufReader::new(std::fs::File::open(path)?)).map_err(unreadable)
+}
+
+fn unreadable(error: tiff::TiffError) -> crate::Error {
+    match error {
+        tiff::TiffError::IoError(error) => error.into(),
+        error => ErrorKind::Input(format!("the TIFF data cannot be read: {error}")).into(),
+    }
+}
+
+/// What a TIFF file says beside its pixels. What cannot be read of it is left out, for the image can be.
+///
+/// # Errors
+/// [`ErrorKind::Input`], [`ErrorKind::Io`].
+pub(super) fn describe(path: &Path) -> Result<(Metadata, Orientation)> {
+    let mut decoder = open(path)?;
+    let metadata = Metadata {
+        profile: decoder.get_tag_u8_vec(Tag::IccProfile).ok(),
+        exif: read_exif(path),
+        xmp: decoder.get_tag_u8_vec(XMP).ok(),
+    };
+    let orientation: Option<u8> = decoder.find_tag_unsigned(Tag::Orientation).ok().flatten();
+    let orientation = orientation.and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms);
+    Ok((metadata, orientation))
+}
+
+/// The descriptive fields of a TIFF file as EXIF.
+fn read_exif(path: &Path) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Offsets have 32 bits.
+    std::fs::File::open(path).ok()?.take(u64::from(u32::MAX)).read_to_end(&mut bytes).ok()?;
+    let fields = fields(bytes);
+    if fields.is_empty() {
+        return None;
+    }
+    let mut writer = Writer::new();
+    fields.iter().for_each(|field| writer.push_field(field));
+    let mut exif = Cursor::new(Vec::new());
+    writer.write(&mut exif, cfg!(target_endian = "little")).ok()?;
+    Some(exif.into_inner())
+}
+
+/// Fields of EXIF, or of a TIFF file, that say something about the picture.
+fn fields(exif: Vec<u8>) -> Vec<Field> {
+    let read = Reader::new().continue_on_error(true).read_raw(exif);
+    let Ok(exif) = read.or_else(|error| error.distill_partial_result(|_| {})) else {
+        return Vec::new();
+    };
+    exif.fields()
+        .filter(|field| field.ifd_num == In::PRIMARY)
+        .filter(|field| field.tag.context() != Context::Tiff || DESCRIPTIVE.contains(&field.tag))
+        .cloned()
+        .collect()
+}
+
+/// Writes a file: samples of 1 to 4 channels, of which the second or fourth is transparency.
+///
+/// # Errors
+/// [`ErrorKind::Io`], [`ErrorKind::Input`].
+pub(super) fn write(
+    target: impl Write + Seek,
+    samples: &Samples,
+    (height, width): (usize, usize),
+    metadata: &Metadata,
+) -> Result<()> {
+    let channels = samples.len() / (height * width);
+    let file = File { height, width, channels, metadata };
+    let grey = channels <= 2;
+    match samples {
+        Samples::Eight(v) if grey => file.write::<Gray8>(target, v),
+        Samples::Eight(v) => file.write::<RGB8>(target, v),
+        Samples::Sixteen(v) if grey => file.write::<Gray16>(target, v),
+        Samples::Sixteen(v) => file.write::<RGB16>(target, v),
+        Samples::Float(v) if grey => file.write::<Gray32Float>(target, v),
+        Samples::Float(v) => file.write::<RGB32Float>(target, v),
+    }
+    .map_err(|error| match error {
+        tiff::TiffError::IoError(error) => error.into(),
+        error => ErrorKind::Input(format!("the image cannot be written as TIFF: {error}")).into(),
+    })
+}
+
+struct File<'a> {
+    height: usize,
+    width: usize,
+    channels: usize,
+    metadata: &'a Metadata,
+}
+
+impl File<'_> {
+    fn write<C: ColorType>(&self, target: impl Write + Seek, samples: &[C::Inner]) -> tiff::TiffResult<()>
+    where
+        [C::Inner]: TiffValue,
+    {
+        // The difference of neighbours compresses better; of floats it is not defined.
+        let float = C::SAMPLE_FORMAT[0] == tiff::tags::SampleFormat::IEEEFP;
+        let predictor = if float { Predictor::None } else { Predictor::Horizontal };
+        // The predictor of this encoder does not know of transparency.
+        let alpha = self.channels.is_multiple_of(2);
+        let predictor = if alpha { Predictor::None } else { predictor };
+        let mut encoder = TiffEncoder::new(target)?
+            .with_compression(Compression::Deflate(tiff::encoder::DeflateLevel::Fast))
+            .with_predictor(predictor);
+        let fields = self.metadata.exif.clone().map(fields).unwrap_or_default();
+        let mut links = Vec::new();
+        for (context, link) in [(Context::Exif, Tag::ExifDirectory), (Context::Gps, Tag::GpsDirectory)] {
+            let of: Vec<&Field> = fields.iter().filter(|field| field.tag.context() == context).collect();
+            if !of.is_empty() {
+                let mut directory = encoder.extra_directory()?;
+                write_fields(&mut directory, &of)?;
+                links.push((link, directory.finish_with_offsets()?.offset));
+            }
+        }
+        let mut image = encoder.new_image::<C>(self.width as u32, self.height as u32)?;
+        if alpha {
+            image.extra_samples(&[ExtraSamples::UnassociatedAlpha])?;
+        }
+        let directory = image.encoder();
+        for (tag, offset) in links {
+            directory.write_tag(tag, offset)?;
+        }
+        let described: Vec<&Field> = fields.iter().filter(|f| f.tag.context() == Context::Tiff).collect();
+        write_fields(directory, &described)?;
+        if let Some(profile) = self.metadata.profile_for(self.channels > 2) {
+            let entry = directory.write_entry_bytes(Type::UNDEFINED, profile)?;
+            extend(directory, Tag::IccProfile, entry);
+        }
+        if let Some(xmp) = &self.metadata.xmp {
+            directory.write_tag(XMP, xmp.as_slice())?;
+        }
+        image.write_data(samples)
+    }
+}
+
+fn extend<W: Write + Seek, K: TiffKind>(
+    directory: &mut DirectoryEncoder<W, K>,
+    tag: Tag,
+    entry: tiff::decoder::ifd::Entry,
+) {
+    let mut one = Directory::empty();
+    one.extend([(tag, entry)]);
+    directory.extend_from(&one);
+}
+
+fn write_fields<W: Write + Seek, K: TiffKind>(
+    directory: &mut DirectoryEncoder<W, K>,
+    fields: &[&Field],
+) -> tiff::TiffResult<()> {
+    for field in fields {
+        if let Some((kind, bytes)) = encoded(&field.value) {
+            let entry = directory.write_entry_bytes(kind, &bytes)?;
+            extend(directory, Tag::from_u16_exhaustive(field.tag.number()), entry);
+        }
+    }
+    Ok(())
+}
+
+/// Type and bytes of a value, in the machine's byte order.
+fn encoded(value: &Value) -> Option<(Type, Vec<u8>)> {
+    fn all<T, const N: usize>(values: &[T], bytes: impl Fn(&T) -> [u8; N]) -> Vec<u8> {
+        values.iter().flat_map(bytes).collect()
+    }
+    Some(match value {
+        Value::Byte(v) => (Type::BYTE, v.clone()),
+        Value::Ascii(v) => (Type::ASCII, v.iter().flat_map(|text| text.iter().copied().chain([0])).collect()),
+        Value::Short(v) => (Type::SHORT, all(v, |n| n.to_ne_bytes())),
+        Value::Long(v) => (Type::LONG, all(v, |n| n.to_ne_bytes())),
+        Value::Rational(v) => (Type::RATIONAL, all(v, |r| pair(r.num.to_ne_bytes(), r.denom.to_ne_bytes()))),
+        Value::SByte(v) => (Type::SBYTE, all(v, |n| n.to_ne_bytes())),
+        Value::Undefined(v, _) => (Type::UNDEFINED, v.clone()),
+        Value::SShort(v) => (Type::SSHORT, all(v, |n| n.to_ne_bytes())),
+        Value::SLong(v) => (Type::SLONG, all(v, |n| n.to_ne_bytes())),
+        Value::SRational(v) => {
+            (Type::SRATIONAL, all(v, |r| pair(r.num.to_ne_bytes(), r.denom.to_ne_bytes())))
+        }
+        Value::Float(v) => (Type::FLOAT, all(v, |n| n.to_ne_bytes())),
+        Value::Double(v) => (Type::DOUBLE, all(v, |n| n.to_ne_bytes())),
+        Value::Unknown(..) => return None,
+    })
+}
+
+fn pair(a: [u8; 4], b: [u8; 4]) -> [u8; 8] {
+    let mut both = [0; 8];
+    both[..4].copy_from_slice(&a);
+    both[4..].copy_from_slice(&b);
+    both
+}
