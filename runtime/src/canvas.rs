@@ -51,14 +51,15 @@ impl Canvas for ArrayViewMut3<'_, f32> {
     }
 }
 
-/// Replaces the image by what `run` makes of its tiles, each `[3,h,w]` to `[3,h,w]`.
+/// Replaces the image by what `run` makes of its tiles, each `[3,h,w]` to `[3,h,w]`, given with the row and
+/// column of its upper left pixel.
 ///
 /// # Errors
 /// Those of `run`; the image may be half changed then.
 pub(crate) fn change(
     canvas: &mut impl Canvas,
     grid: &Grid,
-    run: impl Fn(Array3<f32>) -> Result<Array3<f32>> + Sync,
+    run: impl Fn(Array3<f32>, (usize, usize)) -> Result<Array3<f32>> + Sync,
 ) -> Result<()> {
     let (height, width) = canvas.size();
     // Bands lie across the longer side.
@@ -80,7 +81,8 @@ pub(crate) fn change(
         let one = |&(band, place): &(usize, usize)| {
             let (band, place) = (bands.range(band), places.range(place));
             let (rows, columns) = if tall { (band, place) } else { (place, band) };
-            run(window((height, width), padded, rows, columns, |c, y, x| image.pixel(c, y, x)))
+            let corner = (rows.start, columns.start);
+            run(window((height, width), padded, rows, columns, |c, y, x| image.pixel(c, y, x)), corner)
         };
         let done: Vec<Result<Array3<f32>>> = some.par_iter().map(one).collect();
         for (&(band, place), tile) in some.iter().zip(done) {
@@ -145,7 +147,7 @@ mod tests {
             let image = Array3::from_shape_fn((3, height, width), |(c, y, x)| (c * 7 + y * 3 + x) as f32 / 100.0);
             let mut changed = image.clone();
             let grid = Tiling::new(tile, None).unwrap().grid(height, width, 1 << log_stride);
-            change(&mut changed.view_mut(), &grid, |tile| Ok(tile.mapv(|v| 1.0 - v))).unwrap();
+            change(&mut changed.view_mut(), &grid, |tile, _| Ok(tile.mapv(|v| 1.0 - v))).unwrap();
             for (before, after) in image.iter().zip(&changed) {
                 // A few roundings of numbers below 4.
                 prop_assert!((1.0 - before - after).abs() < 2e-6);

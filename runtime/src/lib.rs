@@ -24,6 +24,7 @@ pub mod bench;
 mod canvas;
 pub mod engine;
 mod error;
+mod grey;
 pub mod noise;
 mod padding;
 mod picture;

@@ -49,7 +49,7 @@ pub fn estimate(image: ArrayView3<f32>) -> Result<f32> {
 /// [`estimate`] of a picture, from patches that can be seen wholly.
 pub fn estimate_picture(picture: &Picture) -> f32 {
     let (height, width) = picture.size();
-    let channels = if picture.is_grey() { 1 } else { 3 };
+    let channels = if picture.is_colorless() { 1 } else { 3 };
     let seen = |y, x| !picture.is_hidden(y, x);
     Patches { channels, height, width, pixel: |c, y, x| picture.pixel(c, y, x), seen }.sigma()
 }

@@ -3,6 +3,7 @@
 use crate::canvas::{self, Canvas};
 use crate::engine::{Engine, Graph, Inputs, Outputs, Plan, Shape};
 use crate::error::{ErrorKind, Result};
+use crate::grey;
 use crate::noise;
 use crate::padding::{padded, window};
 use crate::picture::Picture;
@@ -90,6 +91,9 @@ impl Session {
     /// D(y) `[N,3,H,W]` of noisy images `[N,3,H,W]` (eq. 7): y + σ² ∇_y [log p(y) + Σ_c a_c log p(c|y)],
     /// with σ `[N]` and the class weights a `[N,C]`, zero if not given.
     ///
+    /// The noise must be independent in the channels: grey images, whose channels are equal, are for
+    /// [`Session::denoise_picture`].
+    ///
     /// A tile is denoised as an image of its own, so an image that is cut comes out slightly different
     /// from one that is not.
     ///
@@ -120,14 +124,14 @@ impl Session {
         }
         let mut result = noisy.to_owned();
         for (n, mut image) in result.outer_iter_mut().enumerate() {
-            self.denoise_tiles(&mut image, sigma[n], weights(n..n + 1), &grid)?;
+            self.denoise_tiles(&mut image, false, sigma[n], weights(n..n + 1), &grid)?;
         }
         Ok(result)
     }
 
     /// Denoises a picture in place, as [`Session::denoise`] would, with memory for a band of tiles beside
     /// the picture. What cannot be seen, colour that is wholly transparent, stays as it is and does not
-    /// touch what can; transparency itself is kept. Class weights are `[1,C]`.
+    /// touch what can; transparency itself is kept. Grey pictures stay grey. Class weights are `[1,C]`.
     ///
     /// After an error the picture may be half denoised.
     ///
@@ -145,8 +149,9 @@ impl Session {
         check_sigma(&[sigma], 1)?;
         let weights = self.class_weights(class_weights, 1)?;
         let weights = (!self.spec().classes.is_empty()).then_some(weights.view());
+        let grey = picture.is_colorless();
         let hidden = picture.cover_hidden();
-        self.denoise_tiles(picture, sigma, weights, &grid)?;
+        self.denoise_tiles(picture, grey, sigma, weights, &grid)?;
         picture.uncover(hidden);
         Ok(())
     }
@@ -154,15 +159,25 @@ impl Session {
     fn denoise_tiles(
         &self,
         canvas: &mut impl Canvas,
+        grey: bool,
         sigma: f32,
         class_weights: Option<ArrayView2<f32>>,
         grid: &Grid,
     ) -> Result<()> {
         let shape = Shape { batch: 1, height: grid.rows.tile(), width: grid.columns.tile() };
         let plan = self.plan(Graph::Denoiser, shape)?;
-        canvas::change(canvas, grid, |tile| {
-            let inputs = Inputs { image: tile.view().insert_axis(Axis(0)), sigma: &[sigma], class_weights };
-            Ok(denoised(plan.run(&inputs)?)?.index_axis_move(Axis(0), 0))
+        let level = if grey { grey::channel_sigma(sigma) } else { sigma };
+        canvas::change(canvas, grid, |mut tile, place| {
+            if grey {
+                grey::add_color_noise(&mut tile, sigma, place);
+            }
+            let image = tile.view().insert_axis(Axis(0));
+            let outputs = plan.run(&Inputs { image, sigma: &[level], class_weights })?;
+            let mut tile = denoised(outputs)?.index_axis_move(Axis(0), 0);
+            if grey {
+                grey::average(&mut tile);
+            }
+            Ok(tile)
         })
     }
 

@@ -94,6 +94,16 @@ impl Picture {
         self.channels <= 2
     }
 
+    /// Whether every pixel that can be seen is grey, in a file of one colour channel or of three.
+    pub(crate) fn is_colorless(&self) -> bool {
+        let equal = |y: usize, x: usize| {
+            let [r, g, b] = [0, 1, 2].map(|c| self.pixel(c, y, x));
+            r == g && g == b
+        };
+        self.is_grey()
+            || (0..self.height).all(|y| (0..self.width).all(|x| equal(y, x) || self.is_hidden(y, x)))
+    }
+
     /// Whether the file has transparency.
     pub fn has_alpha(&self) -> bool {
         self.channels.is_multiple_of(2)
