@@ -16,7 +16,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::TensorRef;
 use prost::Message;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use tract_onnx::pb::{
     GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
     tensor_proto::DataType,
@@ -38,6 +38,7 @@ struct Runtime {
 /// The library, or why there is none; found out once for the process.
 static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
 
+#[derive(Clone, Copy)]
 struct Ort {
     runtime: &'static Runtime,
     device: Device,
@@ -46,8 +47,17 @@ struct Ort {
 
 struct OrtPlan {
     signature: Signature,
-    /// The binding runs a session through a unique reference. Parallelism is inside the session.
-    session: Mutex<Session>,
+    engine: Ort,
+    model: ModelProto,
+    sessions: Mutex<Sessions>,
+    returned: Condvar,
+}
+
+/// The binding runs a session through a unique reference, so each thread that runs the plan at the same
+/// time has its own.
+struct Sessions {
+    idle: Vec<Session>,
+    made: usize,
 }
 
 pub(super) fn open(device: Device, threads: usize) -> Result<Arc<dyn Engine>> {
@@ -168,20 +178,62 @@ impl Engine for Ort {
         let session = self
             .session(&checked.model)
             .map_err(|reason| engine_error(EngineKind::Ort, "load", graph, reason))?;
-        Ok(Box::new(OrtPlan { signature: checked.signature, session: Mutex::new(session) }))
+        Ok(Box::new(OrtPlan {
+            signature: checked.signature,
+            engine: *self,
+            model: checked.model,
+            sessions: Mutex::new(Sessions { idle: vec![session], made: 1 }),
+            returned: Condvar::new(),
+        }))
+    }
+}
+
+impl OrtPlan {
+    /// A session that no other thread uses: an idle one, or a new one. On a GPU there is one in all: more
+    /// would share its cores, and not its memory.
+    fn take(&self) -> std::result::Result<Session, String> {
+        let most = if self.engine.device == Device::Cpu { usize::MAX } else { 1 };
+        let mut sessions = self.lock();
+        loop {
+            if let Some(session) = sessions.idle.pop() {
+                return Ok(session);
+            }
+            if sessions.made < most {
+                sessions.made += 1;
+                // Others may take and return theirs while this one is made.
+                drop(sessions);
+                return self.engine.session(&self.model).inspect_err(|_| self.lock().made -= 1);
+            }
+            sessions = self.returned.wait(sessions).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Does something with a session of one's own.
+    fn with_session<T>(
+        &self,
+        work: impl FnOnce(&mut Session) -> std::result::Result<T, String>,
+    ) -> std::result::Result<T, String> {
+        let mut session = self.take()?;
+        // A run that failed or panicked has left the session as it was.
+        let result = catch_panic(|| work(&mut session)).and_then(|result| result);
+        self.lock().idle.push(session);
+        self.returned.notify_one();
+        result
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Plan for OrtPlan {
     fn run(&self, inputs: &Inputs) -> Result<Outputs> {
         let values = self.signature.values(inputs)?;
-        let run = || -> ort::Result<Vec<(Vec<usize>, Vec<f32>)>> {
+        let run = |session: &mut Session| -> ort::Result<Vec<(Vec<usize>, Vec<f32>)>> {
             let inputs = values
                 .iter()
                 .map(|v| Ok((v.name, TensorRef::from_array_view((v.extents.clone(), v.values.as_ref()))?)))
                 .collect::<ort::Result<Vec<_>>>()?;
-            // A run that panicked has returned an error and left the session as it was.
-            let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
             let outputs = session.run(inputs)?;
             self.signature
                 .output_names()
@@ -192,8 +244,7 @@ impl Plan for OrtPlan {
                 })
                 .collect()
         };
-        catch_panic(|| run().map_err(|e| e.to_string()))
-            .and_then(|outputs| outputs)
+        self.with_session(|session| run(session).map_err(|e| e.to_string()))
             .and_then(|outputs| self.signature.outputs(outputs))
             .map_err(|reason| engine_error(EngineKind::Ort, "run", self.signature.graph, reason))
     }

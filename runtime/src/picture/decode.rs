@@ -8,7 +8,7 @@ use crate::error::{ErrorKind, Result};
 use gradresnet_models::staged;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageReader, Limits};
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageError, ImageReader, Limits};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -86,6 +86,18 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
     let (height, width) = samples.turn((height, width), orientation);
     metadata.set_upright();
     Ok(Picture { depth: samples.depth(), samples, height, width, channels, metadata, format })
+}
+
+/// Names the usual cause of an error in reading.
+pub(super) fn named(error: crate::Error) -> crate::Error {
+    let cause = match error.kind() {
+        ErrorKind::Io(error) | ErrorKind::Image(ImageError::IoError(error)) => error.kind(),
+        _ => return error,
+    };
+    match cause {
+        std::io::ErrorKind::UnexpectedEof => refused("the file ends before the image does".into()),
+        _ => error,
+    }
 }
 
 fn refused(reason: String) -> crate::Error {

@@ -64,6 +64,7 @@ impl Picture {
         // Decoders are other people's, and the files anybody's.
         catch_panic(|| decode::decode(path))
             .unwrap_or_else(|reason| Err(ErrorKind::Input(format!("the decoder failed: {reason}")).into()))
+            .map_err(decode::named)
             .at(path)
     }
 
