@@ -64,9 +64,10 @@ pub struct Args {
     guidance: f32,
     #[command(flatten)]
     model: ModelArgs,
-    /// Memory for the images in work and their tiles; one image may take more by itself
-    #[arg(long, default_value = "2G", value_parser = memory, value_name = "SIZE", help_heading = "Resources")]
-    memory: u64,
+    /// Memory for the images in work and their tiles; one image may take more by itself [default: 1G for
+    /// each thread]
+    #[arg(long, value_parser = memory, value_name = "SIZE", help_heading = "Resources")]
+    memory: Option<u64>,
     /// Side of the tiles in pixels [default: 256, for images of more than 512×512 pixels, less if
     /// --memory is short]
     #[arg(long, value_name = "N", help_heading = "Resources")]
@@ -253,6 +254,9 @@ struct Plan {
 /// Share of the memory that is for tiles, and not for images.
 const TILES: u64 = 2;
 
+/// Bytes, where the user does not say.
+const MEMORY_PER_THREAD: u64 = 1 << 30;
+
 pub fn run(args: &Args) -> Result<Outcome> {
     let found = args.inputs.find(args.output.as_deref());
     let console = found.console(args.quiet || args.dry_run);
@@ -343,9 +347,11 @@ impl Plan {
             ensure!(dir.is_dir(), "{}: --reference is no folder", dir.display());
         }
         let threads = rayon::current_num_threads();
+        let memory = args.memory.unwrap_or(threads as u64 * MEMORY_PER_THREAD);
         let tiling = match args.tile {
             Some(tile) => Tiling::new(tile, args.overlap)?,
-            None => Tiling::within(args.memory / TILES, threads).context("--memory is too small")?,
+            None => Tiling::within(memory / TILES, threads, args.model.engine.engine)
+                .context("--memory is too small")?,
         };
         Ok(Plan {
             session,
@@ -360,7 +366,7 @@ impl Plan {
             },
             reference: args.reference.clone(),
             existing: args.existing,
-            budget: Budget::new(args.memory - args.memory / TILES),
+            budget: Budget::new(memory - memory / TILES),
         })
     }
 

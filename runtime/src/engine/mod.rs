@@ -28,6 +28,16 @@ impl EngineKind {
     /// All of them.
     pub const ALL: [EngineKind; 2] = [EngineKind::Tract, EngineKind::Ort];
 
+    /// About how much memory denoising with the shipped models takes for each pixel of a tile
+    /// (`gradresnet bench photo --size 400` reports it). ONNX Runtime trades memory for time: without its
+    /// arena it takes a third of this, and a third longer.
+    pub(crate) fn bytes_per_pixel(self) -> u64 {
+        match self {
+            EngineKind::Tract => 1500,
+            EngineKind::Ort => 5000,
+        }
+    }
+
     /// As written on the command line.
     pub fn name(self) -> &'static str {
         match self {
