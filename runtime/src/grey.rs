@@ -4,7 +4,7 @@
 //! equal noise, which it takes for detail and enhances: a grey image of σ = 15 came out at 20.8 dB, worse
 //! than it went in. So noise is added to what a grey image does not have, its colour, until that of the
 //! channels is independent: each then has √3 σ, and their mean still has σ. What the network returns is
-//! averaged over the channels. That image came out at 31.1 dB (`docs/denoising.md`).
+//! averaged over the channels. That image came out at 31.0 dB (`docs/denoising.md`).
 
 use ndarray::Array3;
 

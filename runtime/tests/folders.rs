@@ -2,37 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
+mod program;
+
 use image::{DynamicImage, Rgba, RgbaImage};
+use program::{folder, program, root, stderr};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gradresnet"));
-    command.env("GRADRESNET_MODELS", root().join("models/zoo"));
-    command
-}
 
 /// Runs `gradresnet denoise`, with paths below `dir`.
 fn denoise(dir: &Path, args: &[&str]) -> Output {
     program().current_dir(dir).arg("denoise").args(args).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// An empty folder of this test's own.
-fn folder(name: &str) -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = std::fs::remove_dir_all(&dir);
-    std::fs::create_dir_all(&dir).unwrap();
-    dir
 }
 
 fn save(image: &DynamicImage, path: &Path) {

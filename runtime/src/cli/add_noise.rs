@@ -4,7 +4,7 @@ use super::console::Outcome;
 use super::inputs::{ExistingArgs, InputArgs, Job, Target, place};
 use super::model::sigma;
 use super::workers;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 use gradresnet::{Encoding, Format, Picture, noise};
 use std::path::PathBuf;
@@ -74,10 +74,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let add = |job: &Job| -> Result<()> {
         let mut picture = Picture::read(&job.input.path)?;
         noise::add(&mut picture, args.sigma / 255.0, args.seed, &job.input.relative.to_string_lossy());
-        if let Some(parent) = job.output.parent() {
-            std::fs::create_dir_all(parent)
-                .with_context(|| format!("{}: cannot be made", parent.display()))?;
-        }
+        job.make_folder()?;
         Ok(picture.write(&job.output, &Encoding { format, ..Encoding::default() })?)
     };
     workers::finish_files_when_interrupted()?;

@@ -425,10 +425,7 @@ impl Plan {
         let denoised =
             self.session.denoise_picture(&mut picture, sigma * self.strength, weights, &self.tiling);
         denoised.map_err(|e| about(path, e))?;
-        if let Some(parent) = job.output.parent() {
-            std::fs::create_dir_all(parent)
-                .with_context(|| format!("{}: cannot be made", parent.display()))?;
-        }
+        job.make_folder()?;
         let (height, width) = picture.size();
         let psnr = reference
             .map(|reference| -> Result<f64> {

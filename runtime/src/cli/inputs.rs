@@ -1,7 +1,7 @@
 //! Which files the arguments name, and where their outputs go.
 
 use super::console::Console;
-use anyhow::{Error, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
@@ -189,6 +189,17 @@ pub struct Job {
     pub input: Input,
     /// What is written.
     pub output: PathBuf,
+}
+
+impl Job {
+    /// Makes the folder that the output goes to.
+    ///
+    /// # Errors
+    /// If it cannot be made; they name it.
+    pub fn make_folder(&self) -> Result<()> {
+        let Some(parent) = self.output.parent() else { return Ok(()) };
+        std::fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))
+    }
 }
 
 /// What is to be done.

@@ -36,13 +36,8 @@ const JPEG_XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 const PNG_XMP: &str = "XML:com.adobe.xmp";
 
 impl Picture {
-    /// The format that [`Picture::write`] would write.
-    pub fn written_as(&self, encoding: &Encoding) -> Format {
-        encoding.format.unwrap_or(self.format)
-    }
-
     pub(super) fn encode(&self, target: impl Write + Seek, encoding: &Encoding) -> Result<()> {
-        let format = self.written_as(encoding);
+        let format = encoding.format.unwrap_or(self.format);
         if format == Format::Jpeg && self.has_alpha() {
             let reason = "the image has transparency, which JPEG lacks; use --format png";
             return Err(ErrorKind::Input(reason.into()).into());
