@@ -348,10 +348,12 @@ impl Plan {
         }
         let threads = rayon::current_num_threads();
         let memory = args.memory.unwrap_or(threads as u64 * MEMORY_PER_THREAD);
-        let tiling = match args.tile {
-            Some(tile) => Tiling::new(tile, args.overlap)?,
-            None => Tiling::within(memory / TILES, threads, args.model.engine.engine)
+        // Without a limit, tiles are the same on every engine, and so are the results.
+        let tiling = match (args.tile, args.memory) {
+            (Some(tile), _) => Tiling::new(tile, args.overlap)?,
+            (None, Some(memory)) => Tiling::within(memory / TILES, threads, args.model.engine.engine)
                 .context("--memory is too small")?,
+            (None, None) => Tiling::default(),
         };
         Ok(Plan {
             session,
