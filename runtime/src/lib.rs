@@ -10,8 +10,8 @@
 //! # fn main() -> gradresnet::Result<()> {
 //! let session = Session::new(zoo::find("photo")?, engine::open(EngineKind::Tract, Device::Cpu, 1)?);
 //! let mut picture = Picture::read("noisy.png".as_ref())?;
-//! let sigma = session.estimate_sigma(&picture)?;
-//! session.denoise_picture(&mut picture, sigma, None, &Tiling::default())?;
+//! let noise = session.estimate_noise(&picture);
+//! session.denoise_picture(&mut picture, noise, None, &Tiling::default())?;
 //! picture.write("clean.png".as_ref(), &Encoding::default())?;
 //! # Ok(())
 //! # }
@@ -24,7 +24,6 @@ pub mod bench;
 mod canvas;
 pub mod engine;
 mod error;
-mod grey;
 pub mod noise;
 mod padding;
 mod picture;

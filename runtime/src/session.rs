@@ -3,8 +3,7 @@
 use crate::canvas::{self, Canvas};
 use crate::engine::{Engine, Graph, Inputs, Outputs, Plan, Shape};
 use crate::error::{ErrorKind, Result};
-use crate::grey;
-use crate::noise;
+use crate::noise::{self, Noise, Spread, whitening};
 use crate::padding::{padded, window};
 use crate::picture::Picture;
 use crate::tiling::{Grid, Tiling};
@@ -91,8 +90,7 @@ impl Session {
     /// D(y) `[N,3,H,W]` of noisy images `[N,3,H,W]` (eq. 7): y + σ² ∇_y [log p(y) + Σ_c a_c log p(c|y)],
     /// with σ `[N]` and the class weights a `[N,C]`, zero if not given.
     ///
-    /// The noise must be independent in the channels: grey images, whose channels are equal, are for
-    /// [`Session::denoise_picture`].
+    /// The noise must be independent in the channels; [`Session::denoise_picture`] is for other noise too.
     ///
     /// A tile is denoised as an image of its own, so an image that is cut comes out slightly different
     /// from one that is not.
@@ -124,7 +122,8 @@ impl Session {
         }
         let mut result = noisy.to_owned();
         for (n, mut image) in result.outer_iter_mut().enumerate() {
-            self.denoise_tiles(&mut image, false, sigma[n], weights(n..n + 1), &grid)?;
+            let noise = Noise { sigma: sigma[n], spread: Spread::Independent };
+            self.denoise_tiles(&mut image, noise, weights(n..n + 1), &grid)?;
         }
         Ok(result)
     }
@@ -133,6 +132,8 @@ impl Session {
     /// the picture. What cannot be seen, colour that is wholly transparent, stays as it is and does not
     /// touch what can; transparency itself is kept. Grey pictures stay grey. Class weights are `[1,C]`.
     ///
+    /// `noise` is what [`Session::estimate_noise`] finds, or that with another `sigma`.
+    ///
     /// After an error the picture may be half denoised.
     ///
     /// # Errors
@@ -140,18 +141,17 @@ impl Session {
     pub fn denoise_picture(
         &self,
         picture: &mut Picture,
-        sigma: f32,
+        noise: Noise,
         class_weights: Option<ArrayView2<f32>>,
         tiling: &Tiling,
     ) -> Result<()> {
         let (height, width) = picture.size();
         let grid = tiling.grid(height, width, self.spec().architecture.stride());
-        check_sigma(&[sigma], 1)?;
+        check_sigma(&[noise.sigma], 1)?;
         let weights = self.class_weights(class_weights, 1)?;
         let weights = (!self.spec().classes.is_empty()).then_some(weights.view());
-        let grey = picture.is_colorless();
         let hidden = picture.cover_hidden();
-        self.denoise_tiles(picture, grey, sigma, weights, &grid)?;
+        self.denoise_tiles(picture, noise, weights, &grid)?;
         picture.uncover(hidden);
         Ok(())
     }
@@ -159,23 +159,23 @@ impl Session {
     fn denoise_tiles(
         &self,
         canvas: &mut impl Canvas,
-        grey: bool,
-        sigma: f32,
+        noise: Noise,
         class_weights: Option<ArrayView2<f32>>,
         grid: &Grid,
     ) -> Result<()> {
         let shape = Shape { batch: 1, height: grid.rows.tile(), width: grid.columns.tile() };
         let plan = self.plan(Graph::Denoiser, shape)?;
-        let level = if grey { grey::channel_sigma(sigma) } else { sigma };
+        let shared = noise.shared_sigma();
+        let sigma = shared.map_or(noise.sigma, whitening::channel_sigma);
         canvas::change(canvas, grid, |mut tile, place| {
-            if grey {
-                grey::add_color_noise(&mut tile, sigma, place);
+            if let Some(shared) = shared {
+                whitening::add_color_noise(&mut tile, shared, place);
             }
             let image = tile.view().insert_axis(Axis(0));
-            let outputs = plan.run(&Inputs { image, sigma: &[level], class_weights })?;
+            let outputs = plan.run(&Inputs { image, sigma: &[sigma], class_weights })?;
             let mut tile = denoised(outputs)?.index_axis_move(Axis(0), 0);
-            if grey {
-                grey::average(&mut tile);
+            if noise.spread == Spread::Grey {
+                whitening::average(&mut tile);
             }
             Ok(tile)
         })
@@ -198,14 +198,12 @@ impl Session {
         }
     }
 
-    /// Estimates σ of a picture, within the range that the model was trained on; see
-    /// [`noise::estimate_picture`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFinite`].
-    pub fn estimate_sigma(&self, picture: &Picture) -> Result<f32> {
+    /// Estimates the noise of a picture, within the range that the model was trained on; see
+    /// [`noise::estimate`].
+    pub fn estimate_noise(&self, picture: &Picture) -> Noise {
+        let Noise { sigma, spread } = noise::estimate(picture);
         let range = self.spec().sigma;
-        Ok(noise::estimate_picture(picture).clamp(range.min as f32, range.max as f32))
+        Noise { sigma: sigma.clamp(range.min as f32, range.max as f32), spread }
     }
 
     /// The plan for a graph and a shape, from the cache or compiled now.

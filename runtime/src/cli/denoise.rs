@@ -378,10 +378,9 @@ impl Plan {
             let found = Mutex::new(Vec::new());
             workers::for_each(jobs, &Console::new(jobs.len(), true), |job| {
                 // Who cannot be read is named when it is to be denoised.
-                if let Ok((_share, picture)) = self.read(&job.input.path)
-                    && let Ok(sigma) = self.session.estimate_sigma(&picture)
-                {
-                    found.lock().unwrap_or_else(PoisonError::into_inner).push(255.0 * sigma);
+                if let Ok((_share, picture)) = self.read(&job.input.path) {
+                    let sigma = 255.0 * self.session.estimate_noise(&picture).sigma;
+                    found.lock().unwrap_or_else(PoisonError::into_inner).push(sigma);
                 }
             });
             let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -417,15 +416,15 @@ impl Plan {
         let reference = self.reference.as_deref().map(|dir| find_reference(dir, &job.input.relative));
         let reference = reference.transpose().map_err(|e| about(path, e))?;
         let (_share, mut picture) = self.read(path)?;
-        let sigma = match self.sigma {
-            Sigma::Given(sigma) => sigma / 255.0,
-            Sigma::Auto | Sigma::Folder => {
-                self.session.estimate_sigma(&picture).map_err(|e| about(path, e))?
-            }
-        };
+        // How the channels share the noise is found in the image, even where its level is given.
+        let mut noise = self.session.estimate_noise(&picture);
+        if let Sigma::Given(sigma) = self.sigma {
+            noise.sigma = sigma / 255.0;
+        }
+        let sigma = noise.sigma;
+        noise.sigma *= self.strength;
         let weights = self.class_weights.as_ref().map(|w| w.view());
-        let denoised =
-            self.session.denoise_picture(&mut picture, sigma * self.strength, weights, &self.tiling);
+        let denoised = self.session.denoise_picture(&mut picture, noise, weights, &self.tiling);
         denoised.map_err(|e| about(path, e))?;
         job.make_folder()?;
         let (height, width) = picture.size();

@@ -30,8 +30,8 @@ pub struct EnergyArgs {
 
 /// Print estimates of the noise level of images
 ///
-/// In 8-bit units, from the covariance of small patches (Chen, Zhu & Heng 2015), within the range that
-/// the model was trained on: what `denoise --sigma auto` uses.
+/// In 8-bit units, from the covariance of small patches (Chen, Zhu & Heng 2015; Liu, Tanaka & Okutomi
+/// 2013), within the range that the model was trained on: what `denoise --sigma auto` uses.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  gradresnet noise shots/ --json")]
 pub struct NoiseArgs {
@@ -53,7 +53,7 @@ pub fn energy(args: &EnergyArgs) -> Result<Outcome> {
 
 pub fn noise(args: &NoiseArgs) -> Result<Outcome> {
     let session: Session = args.model.open("photo")?;
-    each(&args.inputs, args.json, "sigma", |picture| Ok(255.0 * session.estimate_sigma(picture)?))
+    each(&args.inputs, args.json, "sigma", |picture| Ok(255.0 * session.estimate_noise(picture).sigma))
 }
 
 /// Prints `score` of every image, in order, under the name `key`.

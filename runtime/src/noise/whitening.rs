@@ -1,22 +1,22 @@
-//! Grey images in a network for colour.
+//! Noise that all channels share, in a network that knows it to be independent.
 //!
-//! The network was trained on noise that is independent in the three channels. Three equal channels have
-//! equal noise, which it takes for detail and enhances: a grey image of σ = 15 came out at 20.8 dB, worse
-//! than it went in. So noise is added to what a grey image does not have, its colour, until that of the
-//! channels is independent: each then has √3 σ, and their mean still has σ. What the network returns is
-//! averaged over the channels. That image came out at 31.0 dB (`docs/denoising.md`).
+//! Networks are trained on noise that is independent in the three channels. What is equal in all of them
+//! they take for detail, and enhance: a grey image of σ = 15 came out at 20.8 dB, worse than it went in.
+//! So noise is added to what has none, the colour, until that of the channels is independent: each then has √3
+//! times the level that they share, and their mean still has that. What the network returns of a grey image
+//! is averaged over the channels; that image came out at 31.0 dB (`docs/denoising.md`).
 
 use ndarray::Array3;
 
 /// Noise of a channel over that of the mean of three.
 const RATIO: f32 = 1.732_050_8;
 
-/// The noise level that the network is told, of a grey image of noise level `sigma`.
+/// The noise level that the network is told, where the channels share noise of `sigma`.
 pub(crate) fn channel_sigma(sigma: f32) -> f32 {
     RATIO * sigma
 }
 
-/// Adds colour noise to a tile `[3,h,w]` of three equal channels with noise of `sigma`, whose upper left
+/// Adds colour noise to a tile `[3,h,w]` whose channels share noise of `sigma`, and whose upper left
 /// pixel is at `place`. The noise is a function of a pixel's place in the image alone, so that tiles agree
 /// where they overlap and a result does not depend on how an image is cut.
 pub(crate) fn add_color_noise(tile: &mut Array3<f32>, sigma: f32, place: (usize, usize)) {
