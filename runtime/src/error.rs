@@ -34,6 +34,14 @@ pub enum ErrorKind {
         /// The places looked in, as text.
         searched: String,
     },
+    /// The folder of models that an environment variable names is not there.
+    #[error("{}: {variable} names it, and it is no folder", dir.display())]
+    NoPlace {
+        /// The variable.
+        variable: &'static str,
+        /// What it says.
+        dir: std::path::PathBuf,
+    },
     /// A graph is not what the graph contract says, or tries to reach outside its bundle.
     #[error("not a graph of this format: {0}")]
     Graph(String),

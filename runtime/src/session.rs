@@ -132,7 +132,8 @@ impl Session {
     /// the picture. What cannot be seen, colour that is wholly transparent, stays as it is and does not
     /// touch what can; transparency itself is kept. Grey pictures stay grey. Class weights are `[1,C]`.
     ///
-    /// `noise` is what [`Session::estimate_noise`] finds, or that with another `sigma`.
+    /// `noise` is what [`Session::estimate_noise`] finds, or that with another `sigma`. With
+    /// [`Spread::Grey`] a picture in colour loses its colour.
     ///
     /// After an error the picture may be half denoised.
     ///
@@ -201,9 +202,7 @@ impl Session {
     /// Estimates the noise of a picture, within the range that the model was trained on; see
     /// [`noise::estimate`].
     pub fn estimate_noise(&self, picture: &Picture) -> Noise {
-        let Noise { sigma, spread } = noise::estimate(picture);
-        let range = self.spec().sigma;
-        Noise { sigma: sigma.clamp(range.min as f32, range.max as f32), spread }
+        noise::estimate(picture).within(self.spec().sigma)
     }
 
     /// The plan for a graph and a shape, from the cache or compiled now.

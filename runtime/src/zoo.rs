@@ -12,11 +12,17 @@ use std::path::{Path, PathBuf};
 /// Directories above the program that are looked into.
 const ANCESTORS: usize = 4;
 
+/// The variable that names the first of the places.
+const VARIABLE: &str = "GRADRESNET_MODELS";
+
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
+}
+
 /// The places where bundles are looked for, in order, whether they exist or not.
 pub fn places() -> Vec<PathBuf> {
     let mut places = Vec::new();
-    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    places.extend(variable("GRADRESNET_MODELS"));
+    places.extend(variable(VARIABLE));
     if let Ok(program) = std::env::current_exe() {
         places.extend(program.ancestors().skip(1).take(ANCESTORS).map(|dir| dir.join("models/zoo")));
     }
@@ -29,16 +35,25 @@ pub fn places() -> Vec<PathBuf> {
     places
 }
 
+/// A folder that was asked for and is not there must not be passed over for another.
+fn check_variable() -> Result<()> {
+    match variable(VARIABLE) {
+        Some(dir) if !dir.is_dir() => Err(ErrorKind::NoPlace { variable: VARIABLE, dir }.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Opens a bundle. `name` is a directory if it has a path separator or is one with a `spec.json`, and
 /// otherwise a name that is looked up.
 ///
 /// # Errors
-/// [`ErrorKind::NoBundle`] and those of [`Bundle::open`].
+/// [`ErrorKind::NoBundle`], [`ErrorKind::NoPlace`] and those of [`Bundle::open`].
 pub fn find(name: &str) -> Result<Bundle> {
     let dir = Path::new(name);
     if name.contains(std::path::is_separator) || dir.join(SPEC).is_file() {
         return Ok(Bundle::open(dir)?);
     }
+    check_variable()?;
     let places = places();
     match places.iter().map(|place| place.join(name)).find(|dir| dir.join(SPEC).is_file()) {
         Some(dir) if !name.is_empty() => Ok(Bundle::open(&dir)?),
@@ -57,7 +72,11 @@ pub fn find(name: &str) -> Result<Bundle> {
 
 /// Every bundle found in the [`places`], in their order and then by name, each with its directory; of
 /// bundles with one name, the one that [`find`] takes.
-pub fn list() -> Vec<(PathBuf, Result<Bundle>)> {
+///
+/// # Errors
+/// [`ErrorKind::NoPlace`].
+pub fn list() -> Result<Vec<(PathBuf, Result<Bundle>)>> {
+    check_variable()?;
     let mut seen = std::collections::HashSet::new();
     let mut found = Vec::new();
     for place in places() {
@@ -77,5 +96,5 @@ pub fn list() -> Vec<(PathBuf, Result<Bundle>)> {
             }
         }
     }
-    found
+    Ok(found)
 }

@@ -12,9 +12,16 @@ pub struct ModelArgs {
     pub model: Option<String>,
     #[command(flatten)]
     pub engine: EngineArgs,
+    #[command(flatten)]
+    pub jobs: JobsArgs,
+}
+
+/// How much is done at a time.
+#[derive(clap::Args)]
+pub struct JobsArgs {
     /// Threads, each with an image or a tile of its own [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub jobs: Option<u16>,
+    jobs: Option<u16>,
 }
 
 /// What runs a model.
@@ -37,12 +44,20 @@ impl ModelArgs {
         let bundle = zoo::find(self.model.as_deref().unwrap_or(default))?;
         // An image or a tile a thread keeps all cores busy without threads within a run.
         let engine = engine::open(self.engine.engine, self.engine.device, 1)?;
-        let jobs = self.jobs.map_or_else(cores, usize::from);
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(jobs)
-            .build_global()
-            .context("the threads cannot be started")?;
+        self.jobs.start()?;
         Ok(Session::new(bundle, engine))
+    }
+}
+
+impl JobsArgs {
+    /// Starts the threads that everything runs on.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn start(&self) -> Result<()> {
+        let jobs = self.jobs.map_or_else(cores, usize::from);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs);
+        pool.build_global().context("the threads cannot be started")
     }
 }
 

@@ -1,7 +1,7 @@
 //! `gradresnet models` and `gradresnet info`
 
 use super::console::{Outcome, line};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use gradresnet::{Spec, zoo};
 use gradresnet_models::parameters::parameters;
 
@@ -19,11 +19,9 @@ pub struct InfoArgs {
 }
 
 pub fn list(_: &ModelsArgs) -> Result<Outcome> {
-    let found = zoo::list();
-    if found.is_empty() {
-        eprintln!("no model found; looked in:");
-        zoo::places().iter().for_each(|place| eprintln!("  {}", place.display()));
-    }
+    let found = zoo::list()?;
+    let looked = || zoo::places().iter().map(|place| place.display().to_string()).collect::<Vec<_>>();
+    ensure!(!found.is_empty(), "no model found in {}", looked().join(", "));
     let mut outcome = Outcome::Done;
     for (dir, bundle) in found {
         match bundle {

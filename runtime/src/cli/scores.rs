@@ -2,9 +2,9 @@
 
 use super::console::{Outcome, about, line};
 use super::inputs::{Input, InputArgs};
-use super::model::ModelArgs;
+use super::model::{JobsArgs, ModelArgs};
 use anyhow::Result;
-use gradresnet::{Picture, Session};
+use gradresnet::{Picture, zoo};
 use ndarray::Axis;
 use rayon::prelude::*;
 use serde_json::json;
@@ -37,8 +37,11 @@ pub struct EnergyArgs {
 pub struct NoiseArgs {
     #[command(flatten)]
     inputs: InputArgs,
+    /// The model whose range counts: a name (`gradresnet models`) or a folder
+    #[arg(long, default_value = "photo", value_name = "NAME|DIR")]
+    model: String,
     #[command(flatten)]
-    model: ModelArgs,
+    jobs: JobsArgs,
     /// One JSON object a line: path, sigma
     #[arg(long)]
     json: bool,
@@ -52,8 +55,11 @@ pub fn energy(args: &EnergyArgs) -> Result<Outcome> {
 }
 
 pub fn noise(args: &NoiseArgs) -> Result<Outcome> {
-    let session: Session = args.model.open("photo")?;
-    each(&args.inputs, args.json, "sigma", |picture| Ok(255.0 * session.estimate_noise(picture).sigma))
+    let range = zoo::find(&args.model)?.spec().sigma;
+    args.jobs.start()?;
+    each(&args.inputs, args.json, "sigma", |picture| {
+        Ok(255.0 * gradresnet::noise::estimate(picture).within(range).sigma)
+    })
 }
 
 /// Prints `score` of every image, in order, under the name `key`.

@@ -29,7 +29,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Outcome> {
     let bundles: Vec<gradresnet::Result<Bundle>> = match &args.bundle {
         Some(name) => vec![Ok(zoo::find(name)?)],
-        None => zoo::list().into_iter().map(|(_, bundle)| bundle).collect(),
+        None => zoo::list()?.into_iter().map(|(_, bundle)| bundle).collect(),
     };
     if bundles.is_empty() {
         bail!("no model found; `gradresnet models` says where they are looked for");

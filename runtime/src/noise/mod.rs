@@ -5,6 +5,7 @@ mod patches;
 pub(crate) mod whitening;
 
 use crate::picture::Picture;
+use gradresnet_models::SigmaRange;
 use patches::Patches;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -80,6 +81,11 @@ pub fn estimate(picture: &Picture) -> Noise {
 }
 
 impl Noise {
+    /// The same with a level that is within a range, that of what a model was trained on.
+    pub fn within(self, range: SigmaRange) -> Noise {
+        Noise { sigma: self.sigma.clamp(range.min as f32, range.max as f32), ..self }
+    }
+
     /// Standard deviation of what all channels share; `None` if each has its own.
     pub(crate) fn shared_sigma(&self) -> Option<f32> {
         match self.spread {
