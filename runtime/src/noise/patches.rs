@@ -2,7 +2,7 @@
 //! the image has no part in.
 
 use nalgebra::DMatrix;
-use ndarray::Array2;
+use ndarray::{Array1, Array2, ArrayView1, Axis, linalg, s};
 
 /// Side of the patches; smaller for images that have few.
 const SIDE: usize = 8;
@@ -39,7 +39,12 @@ impl<P: Fn(usize, usize, usize) -> f32, S: Fn(usize, usize) -> bool> Patches<P, 
         // With too few patches for the samples of one, the eigenvalues scatter and the small ones are too
         // small: of 4 times as many patches, σ = 15 in 32×32 pixels is found to be 12.
         let found = (1..=SIDE).rev().find_map(|side| Some((side, self.enough_places(side)?)));
-        found.map_or(0.0, |(side, places)| deviation(tail_mean(&self.eigenvalues(side, &places))))
+        let Some((side, places)) = found else {
+            return 0.0;
+        };
+        let mut covariance = Covariance::new(self.channels * side * side);
+        places.chunks(1024).for_each(|some| covariance.add(&self.patches(side, some)));
+        deviation(tail_mean(&covariance.eigenvalues()))
     }
 
     /// Estimates σ of one channel from the patches that have hardly more texture than noise has.
@@ -51,20 +56,18 @@ impl<P: Fn(usize, usize, usize) -> f32, S: Fn(usize, usize) -> bool> Patches<P, 
         let Some(places) = self.enough_places(WEAK_SIDE) else {
             return self.of_all();
         };
-        let smallest = |places: &[(usize, usize)]| self.eigenvalues(WEAK_SIDE, places)[0].max(0.0);
-        let textures: Vec<f64> = places.iter().map(|&place| self.texture(place)).collect();
-        let mut variance = smallest(&places);
-        for _ in 0..ROUNDS {
-            let weak = |(place, &texture): (&(usize, usize), &f64)| {
-                (texture < variance * NOISE_TEXTURE).then_some(*place)
-            };
-            let weak: Vec<(usize, usize)> = places.iter().zip(&textures).filter_map(weak).collect();
-            if weak.len() < self.needed(WEAK_SIDE) {
-                break;
-            }
-            variance = smallest(&weak);
-        }
-        deviation(variance)
+        let patches = self.patches(WEAK_SIDE, &places);
+        let textures: Vec<f64> = patches.outer_iter().map(texture).collect();
+        let smallest = |limit: f64| {
+            let weak: Vec<usize> = (0..textures.len()).filter(|&i| textures[i] < limit).collect();
+            (weak.len() >= self.needed(WEAK_SIDE)).then(|| {
+                let mut covariance = Covariance::new(patches.ncols());
+                covariance.add(&patches.select(Axis(0), &weak));
+                covariance.eigenvalues()[0].max(0.0)
+            })
+        };
+        let rounds = std::iter::successors(smallest(f64::INFINITY), |v| smallest(v * NOISE_TEXTURE));
+        deviation(rounds.take(ROUNDS + 1).last().unwrap_or(0.0))
     }
 
     /// Patches that a covariance needs.
@@ -89,32 +92,63 @@ impl<P: Fn(usize, usize, usize) -> f32, S: Fn(usize, usize) -> bool> Patches<P, 
         enough.then_some(places)
     }
 
-    /// Sum of the squared differences between neighbours in a patch of weak texture's size.
-    fn texture(&self, (top, left): (usize, usize)) -> f64 {
-        let pixel = |y: usize, x: usize| f64::from((self.pixel)(0, top + y, left + x));
-        let pairs = (0..WEAK_SIDE).flat_map(|i| (1..WEAK_SIDE).map(move |j| (i, j)));
-        let square = |v: f64| v * v;
-        pairs
-            .map(|(i, j)| square(pixel(i, j) - pixel(i, j - 1)) + square(pixel(j, i) - pixel(j - 1, i)))
-            .sum()
+    /// Patches of `side`² pixels and all channels, one a row.
+    fn patches(&self, side: usize, places: &[(usize, usize)]) -> Array2<f64> {
+        Array2::from_shape_fn((places.len(), self.channels * side * side), |(n, i)| {
+            let ((y, x), c, offset) = (places[n], i / (side * side), i % (side * side));
+            f64::from((self.pixel)(c, y + offset / side, x + offset % side))
+        })
+    }
+}
+
+/// Sum of the squared differences between neighbours in a patch of [`WEAK_SIDE`]² pixels.
+fn texture(patch: ArrayView1<f64>) -> f64 {
+    let pixel = |y: usize, x: usize| patch[y * WEAK_SIDE + x];
+    let pairs = (0..WEAK_SIDE).flat_map(|i| (1..WEAK_SIDE).map(move |j| (i, j)));
+    let square = |v: f64| v * v;
+    pairs.map(|(i, j)| square(pixel(i, j) - pixel(i, j - 1)) + square(pixel(j, i) - pixel(j - 1, i))).sum()
+}
+
+/// Sums over patches. Of the products, only blocks on and above the diagonal.
+struct Covariance {
+    products: Array2<f64>,
+    sum: Array1<f64>,
+    count: usize,
+}
+
+impl Covariance {
+    /// Side of the blocks.
+    const BLOCK: usize = 64;
+
+    fn new(dimensions: usize) -> Covariance {
+        Covariance {
+            products: Array2::zeros((dimensions, dimensions)),
+            sum: Array1::zeros(dimensions),
+            count: 0,
+        }
     }
 
-    /// Eigenvalues, in ascending order, of the covariance of the patches of `side`² pixels and all channels.
-    fn eigenvalues(&self, side: usize, places: &[(usize, usize)]) -> Vec<f64> {
-        let dimensions = self.channels * side * side;
-        let mut sum = Array2::<f64>::zeros((dimensions, dimensions));
-        let mut mean = ndarray::Array1::<f64>::zeros(dimensions);
-        for some in places.chunks(1024) {
-            let patches = Array2::from_shape_fn((some.len(), dimensions), |(n, i)| {
-                let ((y, x), c, offset) = (some[n], i / (side * side), i % (side * side));
-                f64::from((self.pixel)(c, y + offset / side, x + offset % side))
-            });
-            ndarray::linalg::general_mat_mul(1.0, &patches.t(), &patches, 1.0, &mut sum);
-            mean += &patches.sum_axis(ndarray::Axis(0));
+    fn add(&mut self, patches: &Array2<f64>) {
+        let dimensions = patches.ncols();
+        let block = |start: usize| start..dimensions.min(start + Self::BLOCK);
+        for rows in (0..dimensions).step_by(Self::BLOCK) {
+            for columns in (rows..dimensions).step_by(Self::BLOCK) {
+                let (left, right) =
+                    (patches.slice(s![.., block(rows)]), patches.slice(s![.., block(columns)]));
+                let mut products = self.products.slice_mut(s![block(rows), block(columns)]);
+                linalg::general_mat_mul(1.0, &left.t(), &right, 1.0, &mut products);
+            }
         }
-        let count = places.len() as f64;
+        self.sum += &patches.sum_axis(Axis(0));
+        self.count += patches.nrows();
+    }
+
+    /// In ascending order.
+    fn eigenvalues(&self) -> Vec<f64> {
+        let (dimensions, count) = (self.sum.len(), self.count.max(1) as f64);
         let covariance = DMatrix::from_fn(dimensions, dimensions, |i, j| {
-            sum[[i, j]] / count - mean[i] / count * (mean[j] / count)
+            let product = self.products[[i.min(j), i.max(j)]];
+            product / count - self.sum[i] / count * (self.sum[j] / count)
         });
         let mut eigenvalues: Vec<f64> = covariance.symmetric_eigenvalues().iter().copied().collect();
         eigenvalues.sort_by(f64::total_cmp);
