@@ -1,0 +1,25 @@
+//! Ranks images of one size by −log p(y), the least likely first: an anomaly score.
+//!
+//! ```text
+//! cargo run --release --example anomaly -- examples/clean/*.png examples/noisy/*.png
+//! ```
+
+use anyhow::Result;
+use gradresnet::engine::{self, Device, EngineKind};
+use gradresnet::{Picture, Session, zoo};
+use ndarray::Axis;
+
+fn main() -> Result<()> {
+    let session = Session::new(zoo::find("photo")?, engine::open(EngineKind::Tract, Device::Cpu, 1)?);
+    let mut scores = Vec::new();
+    for path in std::env::args_os().skip(1) {
+        let pixels = Picture::read(path.as_ref())?.pixels();
+        let energy = session.energy(pixels.view().insert_axis(Axis(0)))?[0];
+        scores.push((energy, path));
+    }
+    scores.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (energy, path) in scores {
+        println!("{energy:12.1} nats  {}", path.display());
+    }
+    Ok(())
+}
