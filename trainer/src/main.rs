@@ -10,6 +10,7 @@ use gradresnet_train::evaluate::{self, Evaluation, Prediction, evaluate};
 use gradresnet_train::fit::{fit, summary};
 use gradresnet_train::nets::GradResNet;
 use gradresnet_train::run::{CHECKPOINT, CONFIG, Place, Run};
+use gradresnet_train::study;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ enum Command {
     Resume(Resume),
     /// Measure accuracy and PSNR of a checkpoint
     Eval(Eval),
+    Theory(study::theory::Args),
 }
 
 #[derive(Args)]
@@ -136,6 +138,7 @@ fn main() -> ExitCode {
         Command::Fit(args) => start(args),
         Command::Resume(args) => resume(args),
         Command::Eval(args) => eval(args),
+        Command::Theory(args) => study::theory::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
