@@ -12,6 +12,7 @@ use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 use std::path::Path;
 use std::sync::OnceLock;
+use tch::{Device, Kind, Tensor};
 
 /// Size of one panel of a plot, in pixels.
 const PANEL: (u32, u32) = (520, 400);
@@ -145,6 +146,46 @@ pub fn plot(path: &Path, panels: &[Panel]) -> Result<()> {
                 (false, true) => fill(builder.build_cartesian_2d(x, Log::new(y)).map_err(plain)?, panel)?,
                 (true, true) => {
                     fill(builder.build_cartesian_2d(Log::new(x), Log::new(y)).map_err(plain)?, panel)?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Side of a picture on a contact sheet is this many times its own, in pixels.
+const ZOOM: u32 = 4;
+const CAPTION: u32 = 20;
+const GAP: u32 = 6;
+
+/// Draws pictures `[3,H,W]`, all of one size, in rows, each below its caption. Values beyond [0, 1] are clipped.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn sheet(path: &Path, rows: &[Vec<(String, Tensor)>]) -> Result<()> {
+    let Some((_, first)) = rows.iter().flatten().next() else { return Ok(()) };
+    let (height, width) = (first.size()[1] as u32 * ZOOM, first.size()[2] as u32 * ZOOM);
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0) as u32;
+    let captions = rows.iter().flatten().any(|(caption, _)| !caption.is_empty());
+    let caption = if captions { CAPTION } else { 0 };
+    let size = (GAP + columns * (width + GAP), GAP + rows.len() as u32 * (height + caption + GAP));
+    draw(path, size, |area| {
+        for (r, row) in rows.iter().enumerate() {
+            for (c, (text, picture)) in row.iter().enumerate() {
+                let left = GAP + c as u32 * (width + GAP);
+                let top = GAP + r as u32 * (height + caption + GAP);
+                let text = Text::new(text.as_str(), (left as i32, top as i32 + 2), (FONT, 12));
+                area.draw(&text).map_err(plain)?;
+                let bytes = (picture.clamp(0.0, 1.0) * 255.0).round().to_kind(Kind::Uint8).permute([1, 2, 0]);
+                let bytes = Vec::<u8>::try_from(bytes.to_device(Device::Cpu).contiguous().flatten(0, -1))?;
+                let side = (width / ZOOM) as usize;
+                for (at, rgb) in bytes.chunks_exact(3).enumerate() {
+                    let x = (left + (at % side) as u32 * ZOOM) as i32;
+                    let y = (top + caption + (at / side) as u32 * ZOOM) as i32;
+                    // plotters leaves out the far edges of a filled rectangle.
+                    let corners = [(x, y), (x + ZOOM as i32, y + ZOOM as i32)];
+                    let colour = RGBColor(rgb[0], rgb[1], rgb[2]).filled();
+                    area.draw(&Rectangle::new(corners, colour)).map_err(plain)?;
                 }
             }
         }
@@ -311,5 +352,17 @@ mod tests {
         let ink =
             |from: u32| (from..from + PANEL.0).any(|x| (13..30).any(|y| image.get_pixel(x, y).0[0] < 100));
         assert!(ink(0) && !ink(PANEL.0));
+    }
+
+    #[test]
+    fn a_sheet_enlarges_its_pictures() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sheet.png");
+        let picture = Tensor::from_slice(&[1.0f32, 0.0, 0.5, 0.0, 2.0, -1.0]).view([3, 1, 2]);
+        sheet(&path, &[vec![(String::new(), picture)]]).unwrap();
+        let image = image::open(&path).unwrap().into_rgb8();
+        assert_eq!(image.dimensions(), (2 * GAP + 2 * ZOOM, 2 * GAP + ZOOM));
+        let pixel = |x: u32| image.get_pixel(GAP + x, GAP + ZOOM - 1).0;
+        assert_eq!([pixel(0), pixel(ZOOM - 1), pixel(ZOOM)], [[255, 128, 255], [255, 128, 255], [0, 0, 0]]);
     }
 }

@@ -37,23 +37,33 @@ impl<T: Serialize + DeserializeOwned> Report<T> {
     /// # Errors
     /// If the rows there came about with other `settings`, or the files cannot be read or made.
     pub fn open(folder: &Path, name: &str, settings: &impl Serialize) -> Result<Report<T>> {
-        std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
-        let path = folder.join(format!("{name}.json"));
-        let settings = serde_json::to_value(settings)?;
-        let rows = if path.exists() {
-            let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let mut report = Report::new(folder, name, settings)?;
+        let path = &report.path;
+        if path.exists() {
+            let text = std::fs::read(path).with_context(|| path.display().to_string())?;
             let contents: Contents<T> = serde_json::from_slice(&text)
                 .with_context(|| format!("{}: not a report of this command", path.display()))?;
             ensure!(
-                contents.settings == settings,
+                contents.settings == report.contents.settings,
                 "{}: its rows were computed with other settings; choose another folder, or remove it",
                 path.display()
             );
-            contents.rows
-        } else {
-            Vec::new()
-        };
-        Ok(Report { path, contents: Contents { settings, rows } })
+            report.contents = contents;
+        }
+        Ok(report)
+    }
+
+    /// The same without the rows that may be there: they are replaced.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn new(folder: &Path, name: &str, settings: &impl Serialize) -> Result<Report<T>> {
+        std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+        let path = folder.join(format!("{name}.json"));
+        Ok(Report {
+            path,
+            contents: Contents { settings: serde_json::to_value(settings)?, rows: Vec::new() },
+        })
     }
 
     /// The row named `key`: the one that is there, or a new one, written before this returns.
@@ -109,6 +119,7 @@ fn cell(value: &Value) -> String {
         Value::Null => "–".into(),
         Value::String(text) => text.clone(),
         Value::Number(n) if n.is_f64() => number(n.as_f64().unwrap_or(f64::NAN)),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
 }

@@ -1,0 +1,147 @@
+//! `linearity`: whether D(y) = ∇D(y) y (section 4.2), and the classifier under noise without attack.
+
+use super::figure::{Axis, Mark, Panel, Series, plot};
+use super::jacobian::Jacobian;
+use super::report::{Report, progress};
+use super::subject::{Batch, Inputs, Subject, correct, noise_level, norms, sum};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// Measure how far the denoiser is from D(y) = J(y) y (section 4.2), and accuracy under noise without attack
+///
+/// A denoiser that is homogeneous of degree 1, as a bias-free network of convolutions and ReLUs is, equals its
+/// Jacobian times its input (Mohan et al. 2020). Smooth activations and norms are not homogeneous. The defect is
+/// given for y and for y less the centre that the network subtracts, in float64. Writes linearity.json, .md and
+/// linearity.png.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    inputs: Inputs,
+    /// Noise levels in 8-bit units
+    #[arg(long, value_delimiter = ',', default_value = "0,2,5,10,15,20,25,35,50,75,100", value_parser = noise_level)]
+    sigma: Vec<f64>,
+    /// Images, spread evenly over the data
+    #[arg(long, default_value = "256", value_parser = clap::value_parser!(u32).range(1..))]
+    images: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    model: String,
+    /// 8-bit units.
+    sigma: f64,
+    /// Accuracy on the noisy images.
+    accuracy: Option<f64>,
+    /// Mean over images of ‖D(y) − J(y) y‖ / ‖D(y)‖; none without noise, where D is the identity.
+    defect: Option<f64>,
+    /// The same with y and D(y) less the network's centre.
+    defect_about_centre: Option<f64>,
+    /// Mean over images of ‖D(y) − J(y) y‖ / ‖D(y) − y‖: against what the denoiser does at all.
+    defect_over_removed: Option<f64>,
+}
+
+/// Runs the study.
+///
+/// # Errors
+/// If inputs cannot be read or results cannot be written.
+pub fn run(args: &Args) -> Result<()> {
+    let (subjects, images) = args.inputs.open(Kind::Double)?;
+    let settings = serde_json::json!({ "data": args.inputs.data_name(), "images": args.images });
+    let mut report = Report::<Row>::open(&args.inputs.output, "linearity", &settings)?;
+    let bar = progress(subjects.len() * args.sigma.len(), "noise levels")?;
+    for subject in &subjects {
+        let batch = Batch::spread(&images, args.images as usize, subject)?;
+        for &sigma in &args.sigma {
+            report.row(&format!("{}/{sigma}", subject.key()), || study(subject, &batch, sigma))?;
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    plot(&args.inputs.output.join("linearity.png"), &panels(&report))?;
+    println!("{}", report.markdown()?);
+    Ok(())
+}
+
+fn study(subject: &Subject, batch: &Batch, level: f64) -> Result<Row> {
+    let sigma = level / 255.0;
+    let count = batch.images.size()[0] as f64;
+    let centre = subject.spec.architecture.centre;
+    let (mut right, mut defects) = (0.0, [0.0; 3]);
+    for (first, part) in batch.parts() {
+        let noisy = part.noisy(sigma, first);
+        if let (Some(classes), Some(logits)) = (&part.classes, subject.net.logits(&noisy)) {
+            right += correct(&logits, classes);
+        }
+        let jacobian = Jacobian::new(subject.net.as_ref(), &noisy, sigma);
+        for (sum, defect) in defects.iter_mut().zip(defects_of(&jacobian, &noisy, centre)) {
+            *sum += defect;
+        }
+    }
+    let mean = |index: usize| (level > 0.0).then(|| defects[index] / count);
+    Ok(Row {
+        model: subject.spec.name.clone(),
+        sigma: level,
+        accuracy: batch.classes.as_ref().map(|_| right / count),
+        defect: mean(0),
+        defect_about_centre: mean(1),
+        defect_over_removed: mean(2),
+    })
+}
+
+/// Sums over the images of the three defects of [`Row`].
+fn defects_of(jacobian: &Jacobian, noisy: &Tensor, centre: f64) -> [f64; 3] {
+    let denoised = jacobian.denoised();
+    let gap = norms(&(&denoised - jacobian.product(noisy)));
+    let centred = &denoised - centre;
+    let centred_gap = norms(&(&centred - jacobian.product(&(noisy - centre))));
+    [
+        sum(&(&gap / norms(&denoised))),
+        sum(&(centred_gap / norms(&centred))),
+        sum(&(gap / norms(&(&denoised - noisy)))),
+    ]
+}
+
+fn panels(report: &Report<Row>) -> Vec<Panel> {
+    let mut models: Vec<&str> = report.rows().map(|r| r.model.as_str()).collect();
+    models.dedup();
+    let sigmas = report.rows().map(|r| r.sigma).fold(1.0, f64::max);
+    let panel = |title: &str, high: f64, value: fn(&Row) -> Option<f64>| Panel {
+        title: title.into(),
+        x: Axis::linear("noise level (8-bit units)", 0.0, 1.03 * sigmas),
+        y: Axis::linear(title, 0.0, high),
+        series: models
+            .iter()
+            .enumerate()
+            .map(|(colour, model)| {
+                let mut points: Vec<(f64, f64)> = (report.rows().filter(|r| r.model == *model))
+                    .filter_map(|r| Some((r.sigma, value(r)?)))
+                    .collect();
+                points.sort_by(|a, b| a.0.total_cmp(&b.0));
+                Series::new(model, Mark::LinePoints, colour, points)
+            })
+            .collect(),
+    };
+    let highest = |value: fn(&Row) -> Option<f64>| report.rows().filter_map(value).fold(1e-9, f64::max) * 1.1;
+    vec![
+        panel("|D(y) - J y| / |D(y)|", highest(|r| r.defect), |r| r.defect),
+        panel("accuracy under noise (%)", 100.0, |r| r.accuracy.map(|a| 100.0 * a)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::subject::noise_like;
+    use super::super::subject::tests::Quadratic;
+    use super::*;
+    use tch::Device;
+
+    /// A quadratic log-density has a linear denoiser: no defect about 0, one about any other centre.
+    #[test]
+    fn a_linear_denoiser_has_no_defect() {
+        let net = Quadratic::random(12, 2);
+        let noisy = noise_like(&Tensor::zeros([1, 3, 2, 2], (Kind::Double, Device::Cpu)), 3, 0);
+        let [defect, centred, removed] = defects_of(&Jacobian::new(&net, &noisy, 0.5), &noisy, 0.5);
+        assert!(defect < 1e-12 && removed < 1e-11 && centred > 1e-3, "{defect} {centred} {removed}");
+    }
+}
