@@ -1,8 +1,8 @@
 //! `adversarial`: the classifier's gradient as a difference of denoisers (eq. 9), as the noise vanishes.
 
-use super::figure::{Axis, Mark, Panel, Series, plot};
+use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Network, Subject, correct, gradient, noise_level, norms, sum};
+use super::subject::{Batch, Inputs, Network, Subject, bounded, correct, gradient, norms, sum};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -17,7 +17,7 @@ pub struct Args {
     #[command(flatten)]
     inputs: Inputs,
     /// Noise levels in 8-bit units
-    #[arg(long, value_delimiter = ',', default_value = "100,50,25,15,10,5,2,1,0.5,0.1,0.01", value_parser = noise_level)]
+    #[arg(long, value_delimiter = ',', default_value = "100,50,25,15,10,5,2,1,0.5,0.1,0.01", value_parser = bounded)]
     sigma: Vec<f64>,
     /// Images, spread evenly over the data
     #[arg(long, default_value = "128", value_parser = clap::value_parser!(u32).range(1..))]
@@ -112,8 +112,10 @@ fn study(double: &Subject, float: &Subject, batch: &Batch, level: f64) -> Result
     })
 }
 
+type Value = fn(&Row) -> f64;
+
 fn panels(report: &Report<Row>) -> Vec<Panel> {
-    let panel = |title: &str, values: &[(&str, fn(&Row) -> f64)]| {
+    let panel = |title: &str, values: [(&str, Value); 2]| {
         let series: Vec<Series> = values
             .iter()
             .enumerate()
@@ -131,15 +133,16 @@ fn panels(report: &Report<Row>) -> Vec<Panel> {
                 sigmas().fold(1e-3, f64::max) * 1.5,
             ),
             y: Axis::log_around(title, &series),
+            legend: Legend::MiddleRight,
             series,
         }
     };
     vec![
         panel(
             "norm of the gradient",
-            &[("gradient of log p(c|y)", |r| r.gradient), ("D_c - D_u", |r| r.difference)],
+            [("gradient of log p(c|y)", |r| r.gradient), ("D_c - D_u", |r| r.difference)],
         ),
-        panel("defect of eq. 9", &[("float32", |r| r.defect_float32), ("float64", |r| r.defect_float64)]),
+        panel("defect of eq. 9", [("float32", |r| r.defect_float32), ("float64", |r| r.defect_float64)]),
     ]
 }
 

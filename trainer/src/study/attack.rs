@@ -1,10 +1,10 @@
 //! `attack`: accuracy under projected gradient descent (section 4.3, Figure 4), with and without noise at
 //! test time (section 5.1).
 
-use super::figure::{Axis, Mark, Panel, Series, plot};
+use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::pgd::{Norm, Pgd, smoothed};
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Subject, correct, noise_level};
+use super::subject::{Batch, Inputs, Subject, bounded, correct};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -27,13 +27,13 @@ pub struct Args {
     #[arg(long, default_value = "500", value_parser = clap::value_parser!(u32).range(1..))]
     images: u32,
     /// Strengths of the ℓ∞ attack, in 8-bit units
-    #[arg(long, value_delimiter = ',', default_value = "0,1,2,4,8,16", value_parser = noise_level)]
+    #[arg(long, value_delimiter = ',', default_value = "0,1,2,4,8,16", value_parser = bounded)]
     linf: Vec<f64>,
     /// Strengths of the ℓ2 attack, in image units (values from 0 to 1, norm over the image)
-    #[arg(long, value_delimiter = ',', default_value = "0,0.1,0.25,0.5,0.75,1", value_parser = noise_level)]
+    #[arg(long, value_delimiter = ',', default_value = "0,0.1,0.25,0.5,0.75,1", value_parser = bounded)]
     l2: Vec<f64>,
     /// Noise levels at test time, in 8-bit units
-    #[arg(long, value_delimiter = ',', default_value = "0", value_parser = noise_level)]
+    #[arg(long, value_delimiter = ',', default_value = "0", value_parser = bounded)]
     noise: Vec<f64>,
     /// Draws of the noise that a smoothed prediction averages over
     #[arg(long, default_value = "4", value_parser = clap::value_parser!(u32).range(1..))]
@@ -133,9 +133,10 @@ fn robust_accuracy(
 }
 
 fn panel(report: &Report<Row>, norm: Norm, title: &str, label: &str) -> Panel {
-    let mut series: Vec<((String, f64), Vec<(f64, f64)>)> = Vec::new();
+    let mut series: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
     for row in report.rows().filter(|r| r.norm == norm) {
-        let key = (row.model.clone(), row.noise);
+        let model = row.model.clone();
+        let key = if row.noise == 0.0 { model } else { format!("{model}, noise {}", row.noise) };
         let point = (row.epsilon, 100.0 * row.accuracy);
         match series.iter_mut().find(|(k, _)| *k == key) {
             Some((_, points)) => points.push(point),
@@ -143,15 +144,15 @@ fn panel(report: &Report<Row>, norm: Norm, title: &str, label: &str) -> Panel {
         }
     }
     let largest = series.iter().flat_map(|(_, p)| p.iter().map(|p| p.0)).fold(1e-9, f64::max);
-    let series = series.into_iter().enumerate().map(|(colour, ((model, noise), mut points))| {
+    let series = series.into_iter().enumerate().map(|(colour, (label, mut points))| {
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let label = if noise == 0.0 { model } else { format!("{model}, noise {noise}") };
         Series::new(&label, Mark::LinePoints, colour, points)
     });
     Panel {
         title: title.into(),
         x: Axis::linear(label, 0.0, 1.05 * largest),
         y: Axis::linear("accuracy (%)", 0.0, 100.0),
+        legend: Legend::UpperRight,
         series: series.collect(),
     }
 }

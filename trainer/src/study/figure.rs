@@ -2,6 +2,7 @@
 //!
 //! Text is set in Hack, which comes as a crate: nothing depends on the fonts of the machine.
 
+use super::report::number;
 use anyhow::{Context, Result, anyhow};
 use gradresnet_models::staged;
 use image::ImageEncoder;
@@ -38,6 +39,8 @@ pub struct Panel {
     pub x: Axis,
     /// Vertical axis.
     pub y: Axis,
+    /// Where the legend is in the way of nothing.
+    pub legend: Legend,
     /// What is drawn, first to last.
     pub series: Vec<Series>,
 }
@@ -69,9 +72,13 @@ impl Axis {
         Axis::linear(label, low - margin, high + margin)
     }
 
-    /// A logarithmic vertical axis with room for the series, whose values are positive.
+    /// A logarithmic vertical axis with room for the series, whose values are positive; a linear one if they
+    /// span too little for more than one tick.
     pub fn log_around(label: &str, series: &[Series]) -> Axis {
         let (low, high) = extent(series);
+        if high < 4.0 * low {
+            return Axis::around(label, series);
+        }
         Axis::log(label, low / 1.3, high * 1.3)
     }
 }
@@ -86,6 +93,15 @@ fn extent(series: &[Series]) -> (f64, f64) {
     values
         .filter(|v| v.is_finite())
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
+}
+
+/// Places for a legend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Legend {
+    /// In the upper right corner.
+    UpperRight,
+    /// At the right, half way up.
+    MiddleRight,
 }
 
 /// How points are drawn.
@@ -203,7 +219,11 @@ where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
-    let tick = |value: &f64| super::report::number(*value);
+    // Ticks of logarithmic axes have one digit.
+    let tick = |value: &f64| match value.abs() {
+        magnitude if magnitude > 0.0 && !(1e-3..1e5).contains(&magnitude) => format!("{value:.0e}"),
+        _ => number(*value),
+    };
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -242,7 +262,10 @@ where
     if panel.series.iter().any(|s| !s.label.is_empty()) {
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(match panel.legend {
+                Legend::UpperRight => SeriesLabelPosition::UpperRight,
+                Legend::MiddleRight => SeriesLabelPosition::MiddleRight,
+            })
             .background_style(WHITE.mix(0.85))
             .border_style(BLACK.mix(0.2))
             .label_font((FONT, 13))
@@ -342,6 +365,7 @@ mod tests {
             title: title.into(),
             x: Axis::log("x", 1.0, 100.0),
             y: Axis::log_around("y", &series),
+            legend: Legend::UpperRight,
             series: series.clone(),
         };
         plot(&path, &[panel("title"), panel("")]).unwrap();

@@ -71,11 +71,11 @@ impl Truth {
         let (nodes, weights) = gauss_hermite(NODES);
         let factors = self.covariances.map(square_root);
         let mut all = Vec::with_capacity(2 * NODES * NODES);
-        for class in 0..2 {
+        for (class, factor) in factors.iter().enumerate() {
             for (&a, &wa) in nodes.iter().zip(&weights) {
                 for (&b, &wb) in nodes.iter().zip(&weights) {
                     all.push(Node {
-                        x: self.means[class] + factors[class] * Vector2::new(a, b),
+                        x: self.means[class] + factor * Vector2::new(a, b),
                         class,
                         weight: self.probability(class) * wa * wb,
                     });

@@ -1,8 +1,8 @@
 //! `generalize`: denoising at noise levels outside the training range ("Bias removal", section 3.2).
 
-use super::figure::{Axis, Mark, Panel, Series, plot};
+use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Subject, noise_level, psnr, sum};
+use super::subject::{Batch, Inputs, Subject, bounded, psnr, sum};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::Kind;
@@ -17,7 +17,7 @@ pub struct Args {
     #[command(flatten)]
     inputs: Inputs,
     /// Noise levels in 8-bit units
-    #[arg(long, value_delimiter = ',', default_value = "1,5,15,25,50,75,100,125,150,200,255", value_parser = noise_level)]
+    #[arg(long, value_delimiter = ',', default_value = "1,5,15,25,50,75,100,125,150,200,255", value_parser = bounded)]
     sigma: Vec<f64>,
     /// Images, spread evenly over the data
     #[arg(long, default_value = "256", value_parser = clap::value_parser!(u32).range(1..))]
@@ -108,6 +108,7 @@ fn panel(report: &Report<Row>) -> Panel {
         title: "PSNR against noise level".into(),
         x: Axis::linear("noise level (8-bit units)", 0.0, 1.03 * highest),
         y: Axis::around("PSNR (dB)", &series),
+        legend: Legend::UpperRight,
         series,
     }
 }

@@ -3,7 +3,7 @@
 use super::figure::sheet;
 use super::lanczos::{Eigenpair, Lanczos, symmetry_defect};
 use super::report::{Report, number, progress};
-use super::subject::{Batch, Inputs, Network, Subject, noise_level, noise_like, norms, psnr, sum};
+use super::subject::{Batch, Inputs, Network, Subject, bounded, noise_like, norms, psnr, sum};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -28,7 +28,7 @@ pub struct Args {
     #[command(flatten)]
     inputs: Inputs,
     /// Noise level in 8-bit units
-    #[arg(long, default_value = "50", value_parser = noise_level)]
+    #[arg(long, default_value = "50", value_parser = bounded)]
     sigma: f64,
     /// Images, spread evenly over the data
     #[arg(long, default_value = "4", value_parser = clap::value_parser!(u32).range(1..))]
@@ -172,7 +172,7 @@ fn study(
     let vector = |pair: &Eigenpair| {
         let v = pair.vector.view(shape.as_slice());
         // Grey is 0; the largest component reaches black or white.
-        (format!("{}", number(pair.value)), &v / v.abs().max() * 0.5 + 0.5)
+        (number(pair.value), &v / v.abs().max() * 0.5 + 0.5)
     };
     let middle = largest.iter().chain(smallest.iter().rev()).map(vector).collect();
     let bottom = greatest.iter().map(vector).collect();

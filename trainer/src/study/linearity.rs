@@ -1,9 +1,9 @@
 //! `linearity`: whether D(y) = ∇D(y) y (section 4.2), and the classifier under noise without attack.
 
-use super::figure::{Axis, Mark, Panel, Series, plot};
+use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::jacobian::Jacobian;
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Subject, correct, noise_level, norms, sum};
+use super::subject::{Batch, Inputs, Subject, bounded, correct, norms, sum};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -19,7 +19,7 @@ pub struct Args {
     #[command(flatten)]
     inputs: Inputs,
     /// Noise levels in 8-bit units
-    #[arg(long, value_delimiter = ',', default_value = "0,2,5,10,15,20,25,35,50,75,100", value_parser = noise_level)]
+    #[arg(long, value_delimiter = ',', default_value = "0,2,5,10,15,20,25,35,50,75,100", value_parser = bounded)]
     sigma: Vec<f64>,
     /// Images, spread evenly over the data
     #[arg(long, default_value = "256", value_parser = clap::value_parser!(u32).range(1..))]
@@ -110,6 +110,7 @@ fn panels(report: &Report<Row>) -> Vec<Panel> {
         title: title.into(),
         x: Axis::linear("noise level (8-bit units)", 0.0, 1.03 * sigmas),
         y: Axis::linear(title, 0.0, high),
+        legend: Legend::UpperRight,
         series: models
             .iter()
             .enumerate()

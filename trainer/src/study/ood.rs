@@ -1,7 +1,7 @@
 //! `ood`: −log p(y) as a score of images from another distribution (section 6).
 
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Subject, noise_level, noise_like};
+use super::subject::{Batch, Inputs, Subject, bounded, noise_like};
 use crate::data::images::{Images, Split};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long)]
     other: Vec<PathBuf>,
     /// Noise levels in 8-bit units
-    #[arg(long, value_delimiter = ',', default_value = "0,5,15,25,50", value_parser = noise_level)]
+    #[arg(long, value_delimiter = ',', default_value = "0,5,15,25,50", value_parser = bounded)]
     sigma: Vec<f64>,
     /// Images of each source at most
     #[arg(long, default_value = "400", value_parser = clap::value_parser!(u32).range(10..))]

@@ -2,7 +2,7 @@
 
 use super::figure::sheet;
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Subject, correct, noise_level, noise_like, sum};
+use super::subject::{Batch, Inputs, Subject, bounded, correct, noise_like, sum};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -19,10 +19,10 @@ pub struct Args {
     #[command(flatten)]
     inputs: Inputs,
     /// Guidance strengths
-    #[arg(long, value_delimiter = ',', default_value = "0,1,10", value_parser = noise_level)]
+    #[arg(long, value_delimiter = ',', default_value = "0,1,10", value_parser = bounded)]
     guidance: Vec<f64>,
     /// Highest noise level in 8-bit units [default: the highest that the network was trained with]
-    #[arg(long, value_parser = noise_level)]
+    #[arg(long, value_parser = bounded)]
     sigma: Option<f64>,
     /// Samples of each class
     #[arg(long, default_value = "6", value_parser = clap::value_parser!(u32).range(1..))]

@@ -241,14 +241,14 @@ pub fn psnr(output: &Tensor, clean: &Tensor) -> Tensor {
     mse.clamp_min(1e-10).log10() * -10.0
 }
 
-/// A noise level on the command line.
+/// A noise level or a strength on the command line.
 ///
 /// # Errors
 /// If it is no number from 0 to 1000.
-pub fn noise_level(text: &str) -> Result<f64, String> {
+pub fn bounded(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(s) if (0.0..=1000.0).contains(&s) => Ok(s),
-        _ => Err("a noise level is a number from 0 to 1000, in 8-bit units".into()),
+        _ => Err("expected a number from 0 to 1000".into()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `theory`: generative against discriminative classifiers, measured against appendix D.
 
 use super::asymptotics::{self, Constants};
-use super::figure::{Axis, Mark, Panel, Series, plot};
+use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::gaussian::{Node, Truth, conditional_entropy, cross_entropy, fit_discriminative, fit_generative};
 use super::report::{Report, progress};
 use anyhow::{Result, ensure};
@@ -191,6 +191,7 @@ fn error_panel(truth: &str, report: &Report<ErrorRow>, constants: &[Constants; 2
         title: format!("{truth}: lines are b + (v + s)/2n"),
         x: Axis::log("training points n", low, high),
         y: Axis::log_around("error (nats)", &series),
+        legend: Legend::UpperRight,
         series,
     }
 }
@@ -218,6 +219,7 @@ fn scaled_panel(
         title: format!("{truth}: lines are (v + s)/2"),
         x: Axis::log("training points n", low, high),
         y: Axis::around("n (error - b), nats", &series),
+        legend: Legend::UpperRight,
         series,
     }
 }
@@ -237,6 +239,7 @@ fn figure1() -> Vec<Panel> {
             title: title.into(),
             x: Axis::log("n", 1.0, high),
             y: Axis::log_around("b + v/n", &series),
+            legend: Legend::UpperRight,
             series,
         }
     };
