@@ -32,7 +32,7 @@ struct Row {
     sigma: f64,
     /// Whether the network was trained with that noise level.
     in_training_range: bool,
-    /// Mean PSNR in dB of the noisy images and of D_u.
+    /// Mean PSNR in dB of the noisy images and of D_u, both clipped to [0, 1].
     noisy: f64,
     denoised: f64,
 }

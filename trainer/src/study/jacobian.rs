@@ -43,7 +43,7 @@ struct Row {
     model: String,
     image: u32,
     class: Option<String>,
-    /// PSNR in dB of the noisy image, D_u and D_c.
+    /// PSNR in dB of the noisy image, D_u and D_c, all clipped to [0, 1].
     noisy: f64,
     unconditional: f64,
     conditional: Option<f64>,

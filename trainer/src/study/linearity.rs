@@ -11,9 +11,10 @@ use tch::{Kind, Tensor};
 /// Measure how far the denoiser is from D(y) = J(y) y (section 4.2), and accuracy under noise without attack
 ///
 /// A denoiser that is homogeneous of degree 1, as a bias-free network of convolutions and ReLUs is, equals its
-/// Jacobian times its input (Mohan et al. 2020). Smooth activations and norms are not homogeneous. The defect is
-/// given for y and for y less the centre that the network subtracts, in float64. Writes linearity.json, .md and
-/// linearity.png.
+/// Jacobian times its input (Mohan et al. 2020). But the denoiser here is y + σ² ∇log p(y), and if the image and
+/// σ both grow by α, ∇log p has to shrink by α: then D is homogeneous in y and σ together, and Euler's relation is
+/// D(y) = J(y) y + 2(D(y) − y). Both defects are given, in float64, for y and D(y) less the centre that the
+/// network subtracts, too. Writes linearity.json, .md and linearity.png.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
@@ -39,6 +40,9 @@ struct Row {
     defect_about_centre: Option<f64>,
     /// Mean over images of ‖D(y) − J(y) y‖ / ‖D(y) − y‖: against what the denoiser does at all.
     defect_over_removed: Option<f64>,
+    /// Mean over images of ‖D(y) − J(y) y − 2(D(y) − y)‖ / ‖D(y) − y‖, about the centre: 0 if D is homogeneous in
+    /// y and σ together.
+    joint_defect: Option<f64>,
 }
 
 /// Runs the study.
@@ -67,7 +71,7 @@ fn study(subject: &Subject, batch: &Batch, level: f64) -> Result<Row> {
     let sigma = level / 255.0;
     let count = batch.images.size()[0] as f64;
     let centre = subject.spec.architecture.centre;
-    let (mut right, mut defects) = (0.0, [0.0; 3]);
+    let (mut right, mut defects) = (0.0, [0.0; 4]);
     for (first, part) in batch.parts() {
         let noisy = part.noisy(sigma, first);
         if let (Some(classes), Some(logits)) = (&part.classes, subject.net.logits(&noisy)) {
@@ -86,19 +90,23 @@ fn study(subject: &Subject, batch: &Batch, level: f64) -> Result<Row> {
         defect: mean(0),
         defect_about_centre: mean(1),
         defect_over_removed: mean(2),
+        joint_defect: mean(3),
     })
 }
 
-/// Sums over the images of the three defects of [`Row`].
-fn defects_of(jacobian: &Jacobian, noisy: &Tensor, centre: f64) -> [f64; 3] {
+/// Sums over the images of the four defects of [`Row`].
+fn defects_of(jacobian: &Jacobian, noisy: &Tensor, centre: f64) -> [f64; 4] {
     let denoised = jacobian.denoised();
-    let gap = norms(&(&denoised - jacobian.product(noisy)));
+    let removed = &denoised - noisy;
+    let gap = &denoised - jacobian.product(noisy);
     let centred = &denoised - centre;
-    let centred_gap = norms(&(&centred - jacobian.product(&(noisy - centre))));
+    let centred_gap = &centred - jacobian.product(&(noisy - centre));
+    let ratio = |a: &Tensor, b: &Tensor| sum(&(norms(a) / norms(b)));
     [
-        sum(&(&gap / norms(&denoised))),
-        sum(&(centred_gap / norms(&centred))),
-        sum(&(gap / norms(&(&denoised - noisy)))),
+        ratio(&gap, &denoised),
+        ratio(&centred_gap, &centred),
+        ratio(&gap, &removed),
+        ratio(&(centred_gap - &removed * 2), &removed),
     ]
 }
 
@@ -123,7 +131,7 @@ fn panels(report: &Report<Row>) -> Vec<Panel> {
             })
             .collect(),
     };
-    let highest = |value: fn(&Row) -> Option<f64>| report.rows().filter_map(value).fold(1e-9, f64::max) * 1.1;
+    let highest = |value: fn(&Row) -> Option<f64>| report.rows().filter_map(value).fold(1e-9, f64::max) * 1.3;
     vec![
         panel("|D(y) - J y| / |D(y)|", highest(|r| r.defect), |r| r.defect),
         panel("accuracy under noise (%)", 100.0, |r| r.accuracy.map(|a| 100.0 * a)),
@@ -133,16 +141,29 @@ fn panels(report: &Report<Row>) -> Vec<Panel> {
 #[cfg(test)]
 mod tests {
     use super::super::subject::noise_like;
-    use super::super::subject::tests::Quadratic;
+    use super::super::subject::tests::{Blind, Quadratic};
     use super::*;
     use tch::Device;
+
+    fn noisy() -> Tensor {
+        noise_like(&Tensor::zeros([1, 3, 2, 2], (Kind::Double, Device::Cpu)), 3, 0)
+    }
 
     /// A quadratic log-density has a linear denoiser: no defect about 0, one about any other centre.
     #[test]
     fn a_linear_denoiser_has_no_defect() {
         let net = Quadratic::random(12, 2);
-        let noisy = noise_like(&Tensor::zeros([1, 3, 2, 2], (Kind::Double, Device::Cpu)), 3, 0);
-        let [defect, centred, removed] = defects_of(&Jacobian::new(&net, &noisy, 0.5), &noisy, 0.5);
-        assert!(defect < 1e-12 && removed < 1e-11 && centred > 1e-3, "{defect} {centred} {removed}");
+        let [defect, centred, removed, joint] =
+            defects_of(&Jacobian::new(&net, &noisy(), 0.5), &noisy(), 0.5);
+        assert!(defect < 1e-12 && removed < 1e-11, "{defect} {removed}");
+        assert!(centred > 1e-3 && joint > 0.1, "{centred} {joint}");
+    }
+
+    /// A log-density of degree 0 about ½ has a score of degree −1 about it, and a defect of twice what the
+    /// denoiser removes.
+    #[test]
+    fn a_score_that_shrinks_as_the_image_grows_obeys_eulers_relation() {
+        let [_, centred, _, joint] = defects_of(&Jacobian::new(&Blind, &noisy(), 0.5), &noisy(), 0.5);
+        assert!(joint < 1e-12 && centred > 0.1, "{centred} {joint}");
     }
 }

@@ -147,23 +147,9 @@ fn statistics(subject: &Subject, name: &str, images: &Tensor, asked: Option<&Ten
 
 #[cfg(test)]
 mod tests {
-    use super::super::subject::Network;
+    use super::super::subject::tests::Blind;
     use super::*;
-    use crate::nets::Output;
     use gradresnet_models::{Architecture, Spec};
-
-    /// The score of N(m, τ²) noised to variance s² at m = ½, blind to s as a network is: it knows s only
-    /// through the spread of the image.
-    struct Blind;
-
-    impl Network for Blind {
-        fn forward(&self, image: &Tensor) -> Output {
-            // log p = −(n/2) log Σ(y − ½)² has the score −(y − ½)/s² with s² the mean square.
-            let squares = (image - 0.5).square().flatten(1, -1).sum_dim_intlist(1, false, Kind::Float);
-            let n = image.numel() as f64 / image.size()[0] as f64;
-            Output { log_p: squares.log() * (-0.5 * n), logits: None }
-        }
-    }
 
     /// A model of flat grey: its samples are grey, whatever the noise at the start.
     #[test]
