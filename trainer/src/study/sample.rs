@@ -2,16 +2,18 @@
 
 use super::figure::sheet;
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Subject, bounded, correct, noise_like, sum};
+use super::subject::{Batch, Inputs, Subject, bounded, correct, noise_like, norms, sum};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 /// Draw images from the model, without and with classes (section 5.2)
 ///
-/// Ancestral sampling, DDPM's form for noise whose variance grows (Ho et al. 2020; Song et al. 2021): noise levels
-/// fall geometrically from --sigma to 1, each step moving along the score and adding part of the noise again. The
-/// start is grey with that much noise. For each guidance strength g the score is that of log p(y) + g log p(c|y):
+/// The score does not know the noise level, so the sampler does not prescribe it either (Kadkhodaie & Simoncelli
+/// 2021): each step reads the level off the score, σ = √n/‖∇log p‖ for an image of n values, moves a fraction of
+/// the way to the denoised image and adds part of the noise again, such that the level falls geometrically from
+/// --sigma to 1. The start is grey with that much noise. For each guidance strength g the score is that of
+/// log p(y) + g log p(c|y):
 /// 0 ignores the class, 1 is p(y|c). Writes sample.json, .md, where statistics of the samples stand beside
 /// those of images of the data, and a contact sheet for each strength, a column a class.
 #[derive(clap::Args, Debug)]
@@ -27,7 +29,7 @@ pub struct Args {
     /// Samples of each class
     #[arg(long, default_value = "6", value_parser = clap::value_parser!(u32).range(1..))]
     each: u32,
-    /// Noise levels on the way
+    /// Steps from the highest noise level to the lowest
     #[arg(long, default_value = "200", value_parser = clap::value_parser!(u32).range(2..))]
     steps: u32,
 }
@@ -60,7 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
         "data": args.inputs.data_name(), "sigma": args.sigma, "each": args.each, "steps": args.steps,
     });
     let mut report = Report::open(&args.inputs.output, "sample", &settings)?;
-    let bar = progress(subjects.len() * args.guidance.len() * args.steps as usize, "steps")?;
+    let bar = progress(subjects.len() * args.guidance.len() * (args.steps as usize + 1), "steps")?;
     for subject in &subjects {
         let classes = subject.spec.classes.len().max(1) as i64;
         let asked = Tensor::arange(classes, (Kind::Int64, Device::Cpu)).repeat([i64::from(args.each)]);
@@ -74,10 +76,9 @@ pub fn run(args: &Args) -> Result<()> {
             report.row(&format!("{}/{strength}", subject.key()), || {
                 let guided = strength > 0.0 && !subject.spec.classes.is_empty();
                 let weights = guided.then(|| subject.class_weights(&asked, strength));
-                let samples =
-                    ancestral(subject, &batch.images, weights.as_ref(), highest, args.steps, || {
-                        bar.inc(1);
-                    });
+                let samples = draw(subject, &batch.images, weights.as_ref(), highest, args.steps, || {
+                    bar.inc(1);
+                });
                 let rows: Vec<Vec<(String, Tensor)>> = (0..i64::from(args.each))
                     .map(|row| {
                         let column = |c: i64| {
@@ -100,8 +101,11 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Share of a step's progress that is not undone by new noise (β of Kadkhodaie & Simoncelli).
+const PROGRESS: f64 = 0.5;
+
 /// One image for each of `like`; class weights as for the denoiser. `highest` in image units.
-fn ancestral(
+fn draw(
     subject: &Subject,
     like: &Tensor,
     weights: Option<&Tensor>,
@@ -109,17 +113,20 @@ fn ancestral(
     steps: u32,
     mut progress: impl FnMut(),
 ) -> Tensor {
-    let lowest = 1.0 / 255.0;
-    let level = |step: u32| highest * (lowest / highest).powf(f64::from(step) / f64::from(steps - 1));
+    // What the noise level is multiplied by in a step, 1 − βh, gives the fraction h.
+    let fall = (1.0 / 255.0 / highest).powf(1.0 / f64::from(steps)).min(1.0);
+    let fraction = ((1.0 - fall) / PROGRESS).min(1.0);
+    let renewed = (fall.powi(2) - (1.0 - fraction).powi(2)).max(0.0).sqrt();
+    let root_n = (like.numel() as f64 / like.size()[0] as f64).sqrt();
     let mut y = noise_like(like, 0, 0) * highest + subject.spec.architecture.centre;
-    for step in 0..steps {
-        let variance = level(step).powi(2);
-        // The last step goes all the way and is the denoiser.
-        let next = if step + 1 < steps { level(step + 1).powi(2) } else { 0.0 };
+    for step in 0..=steps {
         let at = y.set_requires_grad(true);
         let score = subject.net.score(&at, weights, false);
-        let noise = noise_like(like, 0, 1 + u64::from(step)) * (next * (variance - next) / variance).sqrt();
-        y = (at + score * (variance - next) + noise).detach();
+        let sigma = (norms(&score).reciprocal() * root_n).view([-1, 1, 1, 1]);
+        // The last step goes all the way and is the denoiser.
+        let (fraction, renewed) = if step < steps { (fraction, renewed) } else { (1.0, 0.0) };
+        let noise = noise_like(like, 0, 1 + u64::from(step)) * renewed;
+        y = (at + score * sigma.square() * fraction + noise * sigma).detach();
         progress();
     }
     y
@@ -173,7 +180,7 @@ mod tests {
         };
         let subject = Subject { spec, net: Box::new(Blind), kind: Kind::Float, device: Device::Cpu };
         let like = Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu));
-        let samples = ancestral(&subject, &like, None, 0.4, 50, || ());
+        let samples = draw(&subject, &like, None, 0.4, 50, || ());
         let deviation = statistics(&subject, "", &samples, None).deviation;
         assert!(deviation < 2.0 / 255.0, "{deviation}");
     }

@@ -98,7 +98,12 @@ fn published(row: &Published, data: &str, table: u8) -> Row {
         psnr_25: psnr.map(|p| p[1]),
         psnr_50: psnr.map(|p| p[2]),
         training_hours: hours,
-        machine: if hours.is_some() { "A100 GPU".into() } else { String::new() },
+        machine: match hours {
+            // The paper took this row from Grathwohl et al. (2019).
+            Some(_) if architecture.starts_with("JEM") => "not said".into(),
+            Some(_) => "A100 GPU".into(),
+            None => String::new(),
+        },
         data: data.into(),
         source: format!("paper, Table {table}"),
     }
@@ -125,14 +130,16 @@ fn measured(dir: &Path) -> Result<Vec<Row>> {
         Task::Joint => "joint",
     };
     let row = |data: &str| {
-        let find = |wanted: &dyn Fn(&Measurement) -> bool| {
-            spec.metrics.iter().find(|m| m.data == data && wanted(m)).map(|m| m.value)
+        // Two decimals, rounded down: never better than measured.
+        let figure = |scale: f64, wanted: &dyn Fn(&Measurement) -> bool| {
+            let metric = spec.metrics.iter().find(|m| m.data == data && wanted(m))?;
+            Some((metric.value * scale * 100.0).floor() / 100.0)
         };
-        let psnr = |sigma: f64| find(&|m| m.metric == "psnr" && m.sigma == Some(sigma));
+        let psnr = |sigma: f64| figure(1.0, &|m| m.metric == "psnr" && m.sigma == Some(sigma));
         Row {
             task: task.into(),
             architecture: format!("`{}`, width {}", spec.name, spec.architecture.width),
-            accuracy: find(&|m| m.metric == "accuracy").map(|a| 100.0 * a),
+            accuracy: figure(100.0, &|m| m.metric == "accuracy"),
             psnr_15: psnr(15.0),
             psnr_25: psnr(25.0),
             psnr_50: psnr(50.0),
@@ -162,7 +169,7 @@ mod tests {
         };
         let write = |text: String| std::fs::write(dir.path().join(checkpoint::SPEC), text).unwrap();
         write(spec(
-            r#"{"data": "a", "metric": "psnr", "sigma": 25.0, "value": 30.5},
+            r#"{"data": "a", "metric": "psnr", "sigma": 25.0, "value": 30.509},
                {"data": "b", "metric": "accuracy", "value": 0.5},
                {"data": "a", "metric": "psnr_conditional", "sigma": 15.0, "value": 1.0}"#,
         ));
