@@ -50,6 +50,9 @@ impl Pgd {
         epsilon: f64,
         seed: u64,
     ) -> Tensor {
+        if epsilon == 0.0 {
+            return clean.shallow_clone();
+        }
         let clip = |x: Tensor| x.clamp(0.0, 1.0).detach();
         let mut x = clip(clean + self.start(clean, seed) * epsilon);
         for step in 0..self.steps {
