@@ -1,6 +1,7 @@
 //! Plots and contact sheets as PNG files.
 //!
-//! Text is set in Hack, which comes as a crate: nothing depends on the fonts of the machine.
+//! Text is set in Hack (MIT and Bitstream Vera licences), which comes as a crate: nothing depends on the fonts of
+//! the machine.
 
 use super::report::number;
 use anyhow::{Context, Result, anyhow};

@@ -153,6 +153,9 @@ mod tests {
         let pair = &few.smallest(1)[0];
         let residual = (a.mv(&pair.vector) - &pair.vector * pair.value).norm().double_value(&[]);
         assert!((residual - pair.residual).abs() < 1e-9 && residual > 1e-3, "{residual}");
+        // No Ritz vector is shrunk as much.
+        let size = |pair: &Eigenpair| a.mv(&pair.vector).norm().double_value(&[]);
+        assert!(few.leading(25).iter().all(|ritz| size(ritz) > 1.05 * size(pair)), "{}", size(pair));
     }
 
     #[test]
