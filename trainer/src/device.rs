@@ -1,7 +1,34 @@
 //! Where tensors live: `cpu` or `cuda:N`, checked before anything is started on it.
 
 use anyhow::{Result, bail, ensure};
+use clap::Args;
 use tch::{Cuda, Device};
+
+/// The arguments that say where to compute.
+#[derive(Args, Debug)]
+pub struct Machine {
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu", value_parser = parse_or_why)]
+    device: Device,
+    /// Threads of the computation [default: one for each core]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl Machine {
+    /// Sets the number of threads of this process and returns the device.
+    pub fn prepare(&self) -> Device {
+        if let Some(threads) = self.threads {
+            tch::set_num_threads(i32::from(threads));
+        }
+        self.device
+    }
+}
+
+/// clap prints one line of an error; the whole chain has to be in it.
+fn parse_or_why(text: &str) -> Result<Device, String> {
+    parse(text).map_err(|e| format!("{e:#}"))
+}
 
 /// Reads `cpu`, `cuda` or `cuda:N`.
 ///

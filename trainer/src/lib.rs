@@ -5,7 +5,7 @@
 //! levels of section 3.3, [`optim`] and [`config`] the settings of appendix A. [`run`] puts them together
 //! into steps and checkpoints, [`fit`](mod@fit) into a run that a person watches. [`evaluate`](mod@evaluate)
 //! measures accuracy and PSNR; [`golden`](mod@golden) computes the float64 values that every other
-//! engine is held against.
+//! engine is held against; [`study`] has the paper's experiments.
 
 pub mod config;
 pub mod convert;
@@ -20,3 +20,4 @@ pub mod noise;
 pub mod objective;
 pub mod optim;
 pub mod run;
+pub mod study;

@@ -5,11 +5,12 @@ use clap::{Args, Parser, Subcommand};
 use gradresnet_models::{Checkpoint, Measurement, checkpoint, staged};
 use gradresnet_train::config::Config;
 use gradresnet_train::data::{Images, Split};
-use gradresnet_train::device;
+use gradresnet_train::device::Machine;
 use gradresnet_train::evaluate::{self, Evaluation, Prediction, evaluate};
 use gradresnet_train::fit::{fit, summary};
 use gradresnet_train::nets::GradResNet;
 use gradresnet_train::run::{CHECKPOINT, CONFIG, Place, Run};
+use gradresnet_train::study;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,21 +45,15 @@ enum Command {
     Resume(Resume),
     /// Measure accuracy and PSNR of a checkpoint
     Eval(Eval),
-}
-
-#[derive(Args)]
-struct Machine {
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu", value_parser = device_or_why)]
-    device: Device,
-    /// Threads of the computation [default: one for each core]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
-}
-
-/// clap prints one line of an error; the whole chain has to be in it.
-fn device_or_why(text: &str) -> Result<Device, String> {
-    device::parse(text).map_err(|e| format!("{e:#}"))
+    Theory(study::theory::Args),
+    Jacobian(study::jacobian::Args),
+    Attack(study::attack::Args),
+    Adversarial(study::adversarial::Args),
+    Linearity(study::linearity::Args),
+    Generalize(study::generalize::Args),
+    Sample(study::sample::Args),
+    Ood(study::ood::Args),
+    Table(study::table::Args),
 }
 
 #[derive(Args)]
@@ -136,6 +131,15 @@ fn main() -> ExitCode {
         Command::Fit(args) => start(args),
         Command::Resume(args) => resume(args),
         Command::Eval(args) => eval(args),
+        Command::Theory(args) => study::theory::run(&args),
+        Command::Jacobian(args) => study::jacobian::run(&args),
+        Command::Attack(args) => study::attack::run(&args),
+        Command::Adversarial(args) => study::adversarial::run(&args),
+        Command::Linearity(args) => study::linearity::run(&args),
+        Command::Generalize(args) => study::generalize::run(&args),
+        Command::Sample(args) => study::sample::run(&args),
+        Command::Ood(args) => study::ood::run(&args),
+        Command::Table(args) => study::table::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -143,15 +147,6 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-impl Machine {
-    fn prepare(&self) -> Device {
-        if let Some(threads) = self.threads {
-            tch::set_num_threads(i32::from(threads));
-        }
-        self.device
     }
 }
 

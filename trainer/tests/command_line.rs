@@ -146,9 +146,86 @@ fn bad_input_gives_one_line_that_names_it() {
         assert!(!stderr.contains("panicked"), "{name}: {stderr}");
         assert!(output.stdout.is_empty() && !out.exists(), "{name}: output was left");
     }
-    for command in
-        [&["--help"][..], &["fit", "--help"], &["resume", "--help"], &["eval", "--help"], &["--version"]]
-    {
-        assert!(run(command).status.success());
+    assert!(run(&["--version"]).status.success() && run(&["--help"]).status.success());
+    for command in ["fit", "resume", "eval"].iter().chain(&STUDIES).chain(&["theory", "table"]) {
+        assert!(run(&[command, "--help"]).status.success(), "{command}");
+    }
+}
+
+/// The studies of checkpoints.
+const STUDIES: [&str; 7] = ["jacobian", "attack", "adversarial", "linearity", "generalize", "sample", "ood"];
+
+/// What a study leaves, that a second run adds to it and computes nothing again, and what it says of
+/// inputs it cannot use.
+#[test]
+fn studies_leave_tables_and_plots_and_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, data, run_dir) =
+        (dir.path().join("tiny.toml"), dir.path().join("photos"), dir.path().join("run"));
+    std::fs::write(&config, CONFIG).unwrap();
+    photographs(&data);
+    let fit =
+        ["fit", "--config", text(&config), "--data", text(&data), "-o", text(&run_dir), "--threads", "1"];
+    assert!(run(&fit).status.success());
+    let checkpoint = run_dir.join("checkpoint");
+    let study = |name: &str, extra: &[&str]| {
+        let out = dir.path().join(name);
+        let mut args =
+            vec![name, text(&checkpoint), "--data", text(&data), "-o", text(&out), "--threads", "1"];
+        args.extend(extra);
+        let output = run(&args);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned(), out)
+    };
+    let rows = |out: &Path, name: &str| {
+        let text = std::fs::read(out.join(format!("{name}.json"))).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&text).unwrap()["rows"].as_array().unwrap().clone()
+    };
+
+    let (done, stderr, out) = study("generalize", &["--sigma", "25"]);
+    assert!(done, "{stderr}");
+    let first = rows(&out, "generalize");
+    assert!(first[0]["noisy"].as_f64().unwrap() > 15.0 && out.join("generalize.png").is_file());
+    // A row that was there stays as it is, even if it is wrong: it is not computed again.
+    let path = out.join("generalize.json");
+    let json = std::fs::read_to_string(&path).unwrap();
+    let noisy = first[0]["noisy"].to_string();
+    std::fs::write(&path, json.replace(&noisy, "1.5")).unwrap();
+    assert!(study("generalize", &["--sigma", "25,100"]).0);
+    let second = rows(&out, "generalize");
+    assert_eq!((second.len(), second[0]["noisy"].as_f64()), (2, Some(1.5)));
+    assert_eq!(
+        (second[0]["in_training_range"].as_bool(), second[1]["in_training_range"].as_bool()),
+        (Some(true), Some(false))
+    );
+    let (done, stderr, _) = study("generalize", &["--images", "2"]);
+    assert!(!done && stderr.contains("other settings"), "{stderr}");
+
+    for (name, extra) in [
+        ("jacobian", &["--steps", "20", "--images", "1"][..]),
+        ("linearity", &["--sigma", "0,25"]),
+        ("sample", &["--steps", "3", "--each", "2"]),
+        ("ood", &["--sigma", "0"]),
+    ] {
+        let (done, stderr, out) = study(name, extra);
+        assert!(done && !rows(&out, name).is_empty(), "{name}: {stderr}");
+    }
+    for name in ["attack", "adversarial"] {
+        let (done, stderr, _) = study(name, &[]);
+        assert!(!done && stderr.contains("do not have the classes"), "{name}: {stderr}");
+    }
+
+    let out = dir.path().join("table");
+    let table = ["table", text(&checkpoint), "-o", text(&out)];
+    assert!(String::from_utf8_lossy(&run(&table).stderr).contains("--record"));
+    let eval = ["eval", text(&checkpoint), "--data", text(&data), "--record", "stripes", "--threads", "1"];
+    assert!(run(&eval).status.success() && run(&table).status.success());
+    let rows = rows(&out, "table");
+    assert_eq!((rows.len(), rows[7]["data"].as_str()), (8, Some("stripes")));
+
+    let out = dir.path().join("theory");
+    let theory = ["theory", "-o", text(&out), "--samples", "100", "--repeats", "20"];
+    assert!(run(&theory).status.success());
+    for file in ["constants.md", "errors.json", "error.png", "scaled-error.png", "figure1.png"] {
+        assert!(out.join(file).is_file(), "{file}");
     }
 }

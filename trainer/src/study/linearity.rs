@@ -1,0 +1,169 @@
+//! `linearity`: whether D(y) = ∇D(y) y (section 4.2), and the classifier under noise without attack.
+
+use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
+use super::jacobian::Jacobian;
+use super::report::{Report, progress};
+use super::subject::{Batch, Inputs, Subject, bounded, correct, norms, sum};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// Measure how far the denoiser is from D(y) = J(y) y (section 4.2), and accuracy under noise without attack
+///
+/// A denoiser that is homogeneous of degree 1, as a bias-free network of convolutions and ReLUs is, equals its
+/// Jacobian times its input (Mohan et al. 2020). But the denoiser here is y + σ² ∇log p(y), and if the image and
+/// σ both grow by α, ∇log p has to shrink by α: then D is homogeneous in y and σ together, and Euler's relation is
+/// D(y) = J(y) y + 2(D(y) − y). Both defects are given, in float64, for y and D(y) less the centre that the
+/// network subtracts, too. Writes linearity.json, .md and linearity.png.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    inputs: Inputs,
+    /// Noise levels in 8-bit units
+    #[arg(long, value_delimiter = ',', default_value = "0,2,5,10,15,20,25,35,50,75,100", value_parser = bounded)]
+    sigma: Vec<f64>,
+    /// Images, spread evenly over the data
+    #[arg(long, default_value = "256", value_parser = clap::value_parser!(u32).range(1..))]
+    images: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    model: String,
+    /// 8-bit units.
+    sigma: f64,
+    /// Accuracy on the noisy images.
+    accuracy: Option<f64>,
+    /// Mean over images of ‖D(y) − J(y) y‖ / ‖D(y)‖; none without noise, where D is the identity.
+    defect: Option<f64>,
+    /// The same with y and D(y) less the network's centre.
+    defect_about_centre: Option<f64>,
+    /// Mean over images of ‖D(y) − J(y) y‖ / ‖D(y) − y‖: against what the denoiser does at all.
+    defect_over_removed: Option<f64>,
+    /// Mean over images of ‖D(y) − J(y) y − 2(D(y) − y)‖ / ‖D(y) − y‖, about the centre: 0 if D is homogeneous in
+    /// y and σ together.
+    joint_defect: Option<f64>,
+}
+
+/// Runs the study.
+///
+/// # Errors
+/// If inputs cannot be read or results cannot be written.
+pub fn run(args: &Args) -> Result<()> {
+    let (subjects, images) = args.inputs.open(Kind::Double)?;
+    let settings = serde_json::json!({ "data": args.inputs.data_name(), "images": args.images });
+    let mut report = Report::<Row>::open(&args.inputs.output, "linearity", &settings)?;
+    let bar = progress(subjects.len() * args.sigma.len(), "noise levels")?;
+    for subject in &subjects {
+        let batch = Batch::spread(&images, args.images as usize, subject)?;
+        for &sigma in &args.sigma {
+            report.row(&format!("{}/{sigma}", subject.key()), || study(subject, &batch, sigma))?;
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    plot(&args.inputs.output.join("linearity.png"), &panels(&report))?;
+    println!("{}", report.markdown()?);
+    Ok(())
+}
+
+fn study(subject: &Subject, batch: &Batch, level: f64) -> Result<Row> {
+    let sigma = level / 255.0;
+    let count = batch.images.size()[0] as f64;
+    let centre = subject.spec.architecture.centre;
+    let (mut right, mut defects) = (0.0, [0.0; 4]);
+    for (first, part) in batch.parts() {
+        let noisy = part.noisy(sigma, first);
+        if let (Some(classes), Some(logits)) = (&part.classes, subject.net.logits(&noisy)) {
+            right += correct(&logits, classes);
+        }
+        let jacobian = Jacobian::new(subject.net.as_ref(), &noisy, sigma);
+        for (sum, defect) in defects.iter_mut().zip(defects_of(&jacobian, &noisy, centre)) {
+            *sum += defect;
+        }
+    }
+    let mean = |index: usize| (level > 0.0).then(|| defects[index] / count);
+    Ok(Row {
+        model: subject.spec.name.clone(),
+        sigma: level,
+        accuracy: batch.classes.as_ref().map(|_| right / count),
+        defect: mean(0),
+        defect_about_centre: mean(1),
+        defect_over_removed: mean(2),
+        joint_defect: mean(3),
+    })
+}
+
+/// Sums over the images of the four defects of [`Row`].
+fn defects_of(jacobian: &Jacobian, noisy: &Tensor, centre: f64) -> [f64; 4] {
+    let denoised = jacobian.denoised();
+    let removed = &denoised - noisy;
+    let gap = &denoised - jacobian.product(noisy);
+    let centred = &denoised - centre;
+    let centred_gap = &centred - jacobian.product(&(noisy - centre));
+    let ratio = |a: &Tensor, b: &Tensor| sum(&(norms(a) / norms(b)));
+    [
+        ratio(&gap, &denoised),
+        ratio(&centred_gap, &centred),
+        ratio(&gap, &removed),
+        ratio(&(centred_gap - &removed * 2), &removed),
+    ]
+}
+
+fn panels(report: &Report<Row>) -> Vec<Panel> {
+    let mut models: Vec<&str> = report.rows().map(|r| r.model.as_str()).collect();
+    models.dedup();
+    let sigmas = report.rows().map(|r| r.sigma).fold(1.0, f64::max);
+    let panel = |title: &str, high: f64, value: fn(&Row) -> Option<f64>| Panel {
+        title: title.into(),
+        x: Axis::linear("noise level (8-bit units)", 0.0, 1.03 * sigmas),
+        y: Axis::linear(title, 0.0, high),
+        legend: Legend::UpperRight,
+        series: models
+            .iter()
+            .enumerate()
+            .map(|(colour, model)| {
+                let mut points: Vec<(f64, f64)> = (report.rows().filter(|r| r.model == *model))
+                    .filter_map(|r| Some((r.sigma, value(r)?)))
+                    .collect();
+                points.sort_by(|a, b| a.0.total_cmp(&b.0));
+                Series::new(model, Mark::LinePoints, colour, points)
+            })
+            .collect(),
+    };
+    let highest = |value: fn(&Row) -> Option<f64>| report.rows().filter_map(value).fold(1e-9, f64::max) * 1.3;
+    vec![
+        panel("|D(y) - J y| / |D(y)|", highest(|r| r.defect), |r| r.defect),
+        panel("accuracy under noise (%)", 100.0, |r| r.accuracy.map(|a| 100.0 * a)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::subject::noise_like;
+    use super::super::subject::tests::{Blind, Quadratic};
+    use super::*;
+    use tch::Device;
+
+    fn noisy() -> Tensor {
+        noise_like(&Tensor::zeros([1, 3, 2, 2], (Kind::Double, Device::Cpu)), 3, 0)
+    }
+
+    /// A quadratic log-density has a linear denoiser: no defect about 0, one about any other centre.
+    #[test]
+    fn a_linear_denoiser_has_no_defect() {
+        let net = Quadratic::random(12, 2);
+        let [defect, centred, removed, joint] =
+            defects_of(&Jacobian::new(&net, &noisy(), 0.5), &noisy(), 0.5);
+        assert!(defect < 1e-12 && removed < 1e-11, "{defect} {removed}");
+        assert!(centred > 1e-3 && joint > 0.1, "{centred} {joint}");
+    }
+
+    /// A log-density of degree 0 about ½ has a score of degree −1 about it, and a defect of twice what the
+    /// denoiser removes.
+    #[test]
+    fn a_score_that_shrinks_as_the_image_grows_obeys_eulers_relation() {
+        let [_, centred, _, joint] = defects_of(&Jacobian::new(&Blind, &noisy(), 0.5), &noisy(), 0.5);
+        assert!(joint < 1e-12 && centred > 0.1, "{centred} {joint}");
+    }
+}

@@ -1,0 +1,309 @@
+//! What a study looks at: a network behind a narrow interface, and images for it.
+
+use crate::data::images::{Images, Pixels, Split};
+use crate::device::Machine;
+use crate::nets::{GradResNet, Output, Phase};
+use anyhow::{Context, Result, ensure};
+use gradresnet_models::{Checkpoint, Spec};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor};
+
+/// A model of log p(y) and log p(c|y). All that the studies need of a network.
+pub trait Network {
+    /// log p(y) `[N]` and logits `[N,C]` of images `[N,3,H,W]` in image units, differentiable in them.
+    fn forward(&self, image: &Tensor) -> Output;
+
+    /// ∇_y [log p(y) + Σ_c a_c log p(c|y)] at `image` `[N,3,H,W]`, which requires a gradient; `class_weights`
+    /// a `[N,C]`, absent meaning zero. It can be differentiated again if `differentiable`.
+    fn score(&self, image: &Tensor, class_weights: Option<&Tensor>, differentiable: bool) -> Tensor {
+        let output = self.forward(image);
+        let mut objective = output.log_p.sum(None::<Kind>);
+        if let (Some(weights), Some(logits)) = (class_weights, &output.logits) {
+            objective += (weights * logits.log_softmax(1, None::<Kind>)).sum(None::<Kind>);
+        }
+        gradient(&objective, image, differentiable)
+    }
+
+    /// D(y) = y + σ² times the score (eq. 7), `[N,3,H,W]`; `sigma` in image units.
+    fn denoise(&self, noisy: &Tensor, sigma: f64, class_weights: Option<&Tensor>) -> Tensor {
+        let noisy = noisy.detach().set_requires_grad(true);
+        let score = self.score(&noisy, class_weights, false);
+        (noisy + score * (sigma * sigma)).detach()
+    }
+
+    /// Logits `[N,C]`, not differentiable; `None` without classes.
+    fn logits(&self, image: &Tensor) -> Option<Tensor> {
+        tch::no_grad(|| self.forward(image).logits)
+    }
+}
+
+impl Network for GradResNet {
+    fn forward(&self, image: &Tensor) -> Output {
+        GradResNet::forward(self, image, Phase::Evaluation)
+    }
+}
+
+/// The gradient of a scalar with respect to `at`.
+pub fn gradient(scalar: &Tensor, at: &Tensor, differentiable: bool) -> Tensor {
+    Tensor::run_backward(&[scalar], &[at], differentiable, differentiable).remove(0)
+}
+
+/// A checkpoint with its network.
+pub struct Subject {
+    /// What it is.
+    pub spec: Spec,
+    /// What it computes.
+    pub net: Box<dyn Network>,
+    /// Element type of the computation.
+    pub kind: Kind,
+    /// Where it computes.
+    pub device: Device,
+}
+
+impl Subject {
+    /// Reads the checkpoint in `dir`.
+    ///
+    /// # Errors
+    /// If it cannot be read or lacks a parameter.
+    pub fn read(dir: &Path, kind: Kind, device: Device) -> Result<Subject> {
+        let Checkpoint { spec, parameters, .. } = Checkpoint::read(dir)?;
+        let net = GradResNet::from_tensors(&spec.architecture, spec.classes.len(), &parameters, kind, device)
+            .with_context(|| format!("{}: parameters are missing", dir.display()))?;
+        Ok(Subject { spec, net: Box::new(net), kind, device })
+    }
+
+    /// What a row's key says of the network: two with the same key are the same.
+    pub fn key(&self) -> String {
+        let (steps, seed) = self.spec.provenance.as_ref().map_or((0, 0), |p| (p.steps, p.seed));
+        format!("{}, {steps} steps, seed {seed}", self.spec.name)
+    }
+
+    /// One-hot class weights `[N,C]` for classes `[N]`, times `strength`.
+    pub fn class_weights(&self, classes: &Tensor, strength: f64) -> Tensor {
+        classes.one_hot(self.spec.classes.len() as i64).to_kind(self.kind) * strength
+    }
+}
+
+/// Arguments that the studies of networks share.
+#[derive(clap::Args, Debug)]
+pub struct Inputs {
+    /// Folders of checkpoints; each gets rows of its own
+    #[arg(required = true, value_name = "CHECKPOINT")]
+    checkpoints: Vec<PathBuf>,
+    /// Images; of data with a training and a test half, the test half
+    #[arg(long)]
+    data: PathBuf,
+    /// Folder for the results, made if missing; a second run goes on where the first stopped
+    #[arg(short, long)]
+    pub output: PathBuf,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+impl Inputs {
+    /// The networks and the images.
+    ///
+    /// # Errors
+    /// If a checkpoint or the images cannot be read.
+    pub fn open(&self, kind: Kind) -> Result<(Vec<Subject>, Images)> {
+        let device = self.machine.prepare();
+        let subjects: Vec<Subject> =
+            self.checkpoints.iter().map(|dir| Subject::read(dir, kind, device)).collect::<Result<_>>()?;
+        for (i, subject) in subjects.iter().enumerate() {
+            ensure!(
+                subjects[..i].iter().all(|other| other.key() != subject.key()),
+                "two of the checkpoints are the same: {}",
+                subject.key()
+            );
+        }
+        Ok((subjects, Images::open(&self.data, Split::Test)?))
+    }
+
+    /// What a report's settings say of the images.
+    pub fn data_name(&self) -> String {
+        self.data.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+/// Pixels that go through a network together.
+const PIXELS_AT_ONCE: i64 = 1 << 16;
+
+/// Images of one size.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[N,3,H,W]` in image units.
+    pub images: Tensor,
+    /// `[N]`, if the images have the classes of the network.
+    pub classes: Option<Tensor>,
+}
+
+impl Batch {
+    /// `count` images (fewer if there are not so many), spread evenly over the set; their centres, if they
+    /// differ in size or have sides that the network cannot take.
+    ///
+    /// # Errors
+    /// If one cannot be read or is too small for the network.
+    pub fn spread(images: &Images, count: usize, subject: &Subject) -> Result<Batch> {
+        let count = count.min(images.len());
+        let chosen: Vec<usize> = (0..count).map(|i| i * images.len() / count).collect();
+        let planes: Vec<Tensor> =
+            chosen.iter().map(|&i| Ok(planes_of(&*images.pixels(i)?))).collect::<Result<_>>()?;
+        let stride = subject.spec.architecture.stride() as i64;
+        let side = |dimension: usize| {
+            planes.iter().map(|p| p.size()[dimension]).min().unwrap_or(0) / stride * stride
+        };
+        let (height, width) = (side(1), side(2));
+        ensure!(height > 0 && width > 0, "an image is smaller than {stride}, the stride of the network");
+        let centres: Vec<Tensor> = planes
+            .iter()
+            .map(|p| {
+                let (top, left) = ((p.size()[1] - height) / 2, (p.size()[2] - width) / 2);
+                p.narrow(1, top, height).narrow(2, left, width)
+            })
+            .collect();
+        let known = !subject.spec.classes.is_empty() && images.classes() == subject.spec.classes;
+        let classes: Option<Vec<i64>> =
+            known.then(|| chosen.iter().map(|&i| images.class(i).map(|c| c as i64)).collect()).flatten();
+        Ok(Batch {
+            images: Tensor::stack(&centres, 0).to_kind(subject.kind).to_device(subject.device),
+            classes: classes.map(|c| Tensor::from_slice(&c).to_device(subject.device)),
+        })
+    }
+
+    /// The classes `[N]`.
+    ///
+    /// # Errors
+    /// If the images do not have those of the network.
+    pub fn require_classes(&self, subject: &Subject) -> Result<&Tensor> {
+        self.classes
+            .as_ref()
+            .with_context(|| format!("the images do not have the classes of {}", subject.spec.name))
+    }
+
+    /// Parts that fit through the network together, with the index of their first image.
+    pub fn parts(&self) -> Vec<(i64, Batch)> {
+        let size = self.images.size();
+        let length = (PIXELS_AT_ONCE / (size[2] * size[3])).max(1);
+        let part = |start: i64| {
+            let length = length.min(size[0] - start);
+            Batch {
+                images: self.images.narrow(0, start, length),
+                classes: self.classes.as_ref().map(|c| c.narrow(0, start, length)),
+            }
+        };
+        (0..size[0]).step_by(length as usize).map(|start| (start, part(start))).collect()
+    }
+
+    /// The images with noise of deviation `sigma` (image units), which is the same at every level but for
+    /// its scale; `first` is the index of the first image.
+    pub fn noisy(&self, sigma: f64, first: i64) -> Tensor {
+        &self.images + noise_like(&self.images, 0, first as u64) * sigma
+    }
+}
+
+/// An image as `[3,H,W]` in image units.
+pub fn planes_of(pixels: &Pixels) -> Tensor {
+    let size = [pixels.height as i64, pixels.width as i64, 3];
+    Tensor::from_slice(&pixels.rgb).view(size).permute([2, 0, 1]).to_kind(Kind::Float) / 255.0
+}
+
+/// Standard normal numbers of the shape and type of `like`: a function of the two numbers alone.
+pub fn noise_like(like: &Tensor, seed: u64, stream: u64) -> Tensor {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(stream);
+    let values: Vec<f32> = StandardNormal.sample_iter(rng).take(like.numel()).collect();
+    Tensor::from_slice(&values).reshape(like.size()).to_kind(like.kind()).to_device(like.device())
+}
+
+/// Euclidean norm of each image, `[N]`.
+pub fn norms(images: &Tensor) -> Tensor {
+    images.flatten(1, -1).norm_scalaropt_dim(2.0, [1i64].as_slice(), false)
+}
+
+/// Sum of all elements.
+pub fn sum(tensor: &Tensor) -> f64 {
+    tensor.sum(Kind::Double).double_value(&[])
+}
+
+/// How many of the logits `[N,C]` are largest at `classes` `[N]`.
+pub fn correct(logits: &Tensor, classes: &Tensor) -> f64 {
+    sum(&logits.argmax(1, false).eq_tensor(classes))
+}
+
+/// PSNR of each image in dB, `[N]`: peak 1, the output clipped to [0, 1].
+pub fn psnr(output: &Tensor, clean: &Tensor) -> Tensor {
+    let mse =
+        (output.clamp(0.0, 1.0) - clean).square().mean_dim([1i64, 2, 3].as_slice(), false, Kind::Double);
+    // A perfect image would be infinitely good; 1e-10 is 100 dB.
+    mse.clamp_min(1e-10).log10() * -10.0
+}
+
+/// A noise level or a strength on the command line.
+///
+/// # Errors
+/// If it is no number from 0 to 1000.
+pub fn bounded(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(s) if (0.0..=1000.0).contains(&s) => Ok(s),
+        _ => Err("expected a number from 0 to 1000".into()),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// log p(y) = −½‖A y‖² and logits B y: everything about it has a closed form.
+    pub struct Quadratic {
+        pub a: Tensor,
+        pub b: Tensor,
+    }
+
+    impl Quadratic {
+        pub fn random(pixels: i64, classes: i64) -> Quadratic {
+            let empty = |rows| Tensor::zeros([rows, pixels], (Kind::Double, Device::Cpu));
+            Quadratic { a: noise_like(&empty(pixels), 1, 0) * 0.3, b: noise_like(&empty(classes), 1, 1) }
+        }
+    }
+
+    impl Network for Quadratic {
+        fn forward(&self, image: &Tensor) -> Output {
+            let flat = image.flatten(1, -1);
+            let log_p = flat.matmul(&self.a.tr()).square().sum_dim_intlist(1, false, Kind::Double) * -0.5;
+            Output { log_p, logits: Some(flat.matmul(&self.b.tr())) }
+        }
+    }
+
+    /// Flat grey ½ under noise of a level that the model is not told, as a network is not: it reads it off
+    /// the spread of the image.
+    pub struct Blind;
+
+    impl Network for Blind {
+        fn forward(&self, image: &Tensor) -> Output {
+            // The score of −(n/2) log Σ(y − ½)² is −(y − ½)/s², s² the mean square.
+            let squares = (image - 0.5).square().flatten(1, -1).sum_dim_intlist(1, false, image.kind());
+            let n = image.numel() as f64 / image.size()[0] as f64;
+            Output { log_p: squares.log() * (-0.5 * n), logits: None }
+        }
+    }
+
+    #[test]
+    fn denoising_is_one_step_along_the_score() {
+        let net = Quadratic::random(12, 3);
+        let noisy = noise_like(&Tensor::zeros([2, 3, 2, 2], (Kind::Double, Device::Cpu)), 2, 0);
+        let flat = noisy.flatten(1, -1);
+        let expected = &flat - flat.matmul(&net.a.tr()).matmul(&net.a) * 0.25;
+        let denoised = net.denoise(&noisy, 0.5, None).flatten(1, -1);
+        assert!((denoised - &expected).abs().max().double_value(&[]) < 1e-12);
+
+        // ∇ log p(c|y) of a linear classifier is row c of B less the mean row under p(c|y).
+        let weights = Tensor::from_slice(&[1i64, 0]).one_hot(3).to_kind(Kind::Double);
+        let p = flat.matmul(&net.b.tr()).softmax(1, Kind::Double);
+        let expected = expected + (&weights - p).matmul(&net.b) * 0.25;
+        let denoised = net.denoise(&noisy, 0.5, Some(&weights)).flatten(1, -1);
+        assert!((denoised - expected).abs().max().double_value(&[]) < 1e-12);
+    }
+}
