@@ -42,6 +42,15 @@ fn what_cannot_be_done_is_one_error_that_names_it() {
 }
 
 #[test]
+fn a_folder_of_models_that_is_not_there_is_not_passed_over() {
+    for args in [&["models"][..], &["info", "photo"], &["verify"]] {
+        let output = program().env("GRADRESNET_MODELS", "/nonexistent/models").args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("/nonexistent/models"), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_broken_file_fails_alone() {
     let dir = folder("broken");
     let good = std::fs::read(root().join("examples/noisy/wall.png")).unwrap();
