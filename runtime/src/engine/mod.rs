@@ -214,6 +214,15 @@ pub fn available(threads: usize) -> Vec<(EngineKind, Result<Arc<dyn Engine>>)> {
     EngineKind::ALL.into_iter().map(|kind| (kind, open(kind, Device::Cpu, threads))).collect()
 }
 
+/// Checks a graph of `bundle` as every engine has it checked, and opens no engine. It may still be one
+/// that engines refuse.
+///
+/// # Errors
+/// Those of [`Engine::compile`], less the engine's own.
+pub fn check(bundle: &Bundle, graph: Graph, shape: Shape) -> Result<()> {
+    contract::load(bundle, graph, shape).map(drop)
+}
+
 fn engine_error(engine: EngineKind, action: &'static str, graph: Graph, reason: String) -> Error {
     // Engines report a chain of causes over several lines; an error here is one line.
     let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");

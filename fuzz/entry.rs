@@ -1,0 +1,97 @@
+//! What the fuzz targets call, and the test of their corpus with them: one function for each target. Each
+//! returns whether the input was accepted, and panics if what was accepted turns out not to be sound.
+#![allow(dead_code, reason = "each target calls one of them")]
+#![allow(clippy::unwrap_used, reason = "a panic here is a finding, or a disk that is full")]
+
+use gradresnet::engine::{self, Graph, Shape};
+use gradresnet::{Bundle, Encoding, Picture, Spec};
+use gradresnet_models::bundle::{DENOISER, FORWARD};
+use gradresnet_models::checkpoint::{GOLDEN, MODEL, SPEC, check_parameters};
+use gradresnet_models::staged::StagedDir;
+use gradresnet_models::{Golden, tensors as safetensors};
+use std::collections::BTreeMap;
+
+/// The model that graphs and parameters are compared with.
+const TINY: &[u8] = include_bytes!("corpus/spec/good-tiny.json");
+
+/// Larger pictures are legal and slow: a fuzzer learns more from a thousand small ones.
+const PICTURE_BYTES: u64 = 4 << 20;
+
+/// Stands between the files of a bundle.
+const SEPARATOR: &[u8] = b"\n=====\n";
+
+/// `spec.json`: what is accepted is written and read again without a change.
+pub fn spec(bytes: &[u8]) -> bool {
+    let Ok(spec) = Spec::parse(bytes) else { return false };
+    assert_eq!(Spec::parse(spec.to_json().as_bytes()).unwrap(), spec);
+    assert!(spec.architecture.features() > 0 && spec.architecture.multiply_adds_per_pixel() > 0.0);
+    true
+}
+
+/// A safetensors file, as parameters and as golden values.
+pub fn tensors(bytes: &[u8]) -> bool {
+    let Ok((tensors, _)) = safetensors::parse(bytes) else { return false };
+    // Bytes are compared, for a NaN differs from itself.
+    let written = safetensors::serialise(&tensors, &BTreeMap::new()).unwrap();
+    let (again, _) = safetensors::parse(&written).unwrap();
+    assert_eq!(safetensors::serialise(&again, &BTreeMap::new()).unwrap(), written);
+    let _ = check_parameters(&Spec::parse(TINY).unwrap(), &tensors);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    for classes in [0, 2] {
+        if let Ok(golden) = Golden::read(file.path(), classes) {
+            assert!(golden.cases.iter().all(|case| !case.size().contains(&0)));
+        }
+    }
+    true
+}
+
+/// An ONNX model, as either graph of a bundle whose digests are right.
+pub fn graph(bytes: &[u8]) -> bool {
+    let staged = StagedDir::new(&std::env::temp_dir().join("bundle")).unwrap();
+    staged.write(FORWARD, bytes).unwrap();
+    staged.write(DENOISER, bytes).unwrap();
+    staged.write(GOLDEN, b"").unwrap();
+    // External data point into this file.
+    staged.write(MODEL, &[0; 8192]).unwrap();
+    let bundle = Bundle::seal(&staged, &Spec::parse(TINY).unwrap()).unwrap();
+    let shape = Shape { batch: 1, height: 8, width: 8 };
+    let accepted = Graph::ALL.map(|graph| engine::check(&bundle, graph, shape).is_ok());
+    accepted.contains(&true)
+}
+
+/// An image file: what is accepted is written in its format, and read again.
+pub fn picture(bytes: &[u8]) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    std::fs::write(&source, bytes).unwrap();
+    if Picture::memory(&source).is_ok_and(|memory| memory > PICTURE_BYTES) {
+        return false;
+    }
+    let Ok(picture) = Picture::read(&source) else { return false };
+    if picture.write(&target, &Encoding::default()).is_ok() {
+        let again = Picture::read(&target).unwrap();
+        assert_eq!(again.size(), picture.size());
+    }
+    true
+}
+
+/// The files of a bundle, one after another.
+pub fn bundle(bytes: &[u8]) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rest = Some(bytes);
+    for name in [SPEC, FORWARD, DENOISER, GOLDEN, MODEL] {
+        let Some(part) = rest else { break };
+        let end = part.windows(SEPARATOR.len()).position(|window| window == SEPARATOR);
+        std::fs::write(dir.path().join(name), &part[..end.unwrap_or(part.len())]).unwrap();
+        rest = end.map(|end| &part[end + SEPARATOR.len()..]);
+    }
+    let Ok(bundle) = Bundle::open(dir.path()) else { return false };
+    let sound = bundle.verify_digests().is_ok();
+    for name in [FORWARD, DENOISER, GOLDEN, MODEL] {
+        let read = bundle.read(name, 1 << 20);
+        assert!(!sound || name == MODEL || read.is_ok());
+    }
+    let _ = bundle.golden();
+    true
+}
