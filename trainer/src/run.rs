@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::data::{BatchPlan, Images, Loader, Split};
 use crate::evaluate::{Evaluation, Options, evaluate};
 use crate::golden::golden;
-use crate::nets::GradResNet;
+use crate::nets::Network;
 use crate::objective;
 use crate::optim::{Optimizer, schedule};
 use anyhow::{Context, Result, ensure};
@@ -67,9 +67,9 @@ pub struct Run {
     state: State,
     /// CPU time of this process when the run was opened, in seconds.
     cpu_start: f64,
-    net: GradResNet,
+    net: Network,
     /// Moving average of the weights, where the config asks for one.
-    average: Option<GradResNet>,
+    average: Option<Network>,
     optimizer: Optimizer,
     held_out: Images,
     denoising: Option<Loader>,
@@ -97,18 +97,13 @@ impl Run {
     pub fn start(config: Config, place: Place, command: String) -> Result<Run> {
         let images = Images::open(&place.data, Split::Train)?;
         let spec = fitting_spec(&config, &images, &place.data)?;
-        let net = GradResNet::random(
-            &spec.architecture,
-            spec.classes.len(),
-            config.seed,
-            Kind::Float,
-            place.device,
-        );
+        let net =
+            Network::random(&spec.architecture, spec.classes.len(), config.seed, Kind::Float, place.device);
         let (train, held_out) = images.hold_out(config.held_out);
         let train = Arc::new(train);
         if let Some(plan) = denoising_plan(&config) {
             let batch = Loader::start(train.clone(), plan, 0, 1).next_batch()?.to_device(place.device);
-            objective::initialise_gain(&net, &batch, INITIAL_SCORE);
+            objective::initialise_gain(&net, &batch, INITIAL_SCORE)?;
         }
         let average = config.optimizer.average.map(|_| net.copy());
         let optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
@@ -150,7 +145,7 @@ impl Run {
         );
         let load = |values: &Tensors| {
             let (a, classes) = (&spec.architecture, spec.classes.len());
-            GradResNet::from_tensors(a, classes, values, Kind::Float, place.device)
+            Network::from_tensors(a, classes, values, Kind::Float, place.device)
                 .with_context(|| format!("{}: parameters are missing", path.display()))
         };
         let published = load(&checkpoint.parameters)?;
@@ -175,7 +170,7 @@ impl Run {
         spec: Spec,
         place: Place,
         state: State,
-        (net, average, optimizer): (GradResNet, Option<GradResNet>, Optimizer),
+        (net, average, optimizer): (Network, Option<Network>, Optimizer),
         (train, held_out): (Arc<Images>, Images),
     ) -> Run {
         let loader = |plan| Loader::start(train.clone(), plan, state.step, place.loader_threads);
@@ -205,7 +200,7 @@ impl Run {
     }
 
     /// The network that is evaluated and shipped: the average of the weights, if one is kept.
-    pub fn published(&self) -> &GradResNet {
+    pub fn published(&self) -> &Network {
         self.average.as_ref().unwrap_or(&self.net)
     }
 
@@ -218,7 +213,7 @@ impl Run {
         let mut terms = Vec::new();
         if let (Some(loader), Some(config)) = (&mut self.denoising, &self.config.denoising) {
             let batch = loader.next_batch()?.to_device(device);
-            terms.push(("denoising", objective::denoising(&self.net, &batch, config)));
+            terms.push(("denoising", objective::denoising(&self.net, &batch, config)?));
         }
         if let Some(loader) = &mut self.classification {
             let batch = loader.next_batch()?.to_device(device);
@@ -231,7 +226,7 @@ impl Run {
             "step {}: the loss is {value}; lower the learning rates or clip the gradient ([optimizer] in {CONFIG})",
             step + 1
         );
-        let parameters: Vec<&Tensor> = self.optimizer.names().map(|n| self.net.parameter(n)).collect();
+        let parameters: Vec<&Tensor> = self.optimizer.names().filter_map(|n| self.net.parameter(n)).collect();
         let gradients = Tensor::run_backward(&[loss], &parameters, false, false);
         let rate = schedule::cosine(step, self.config.steps, self.config.optimizer.warmup);
         let gradient_norm = self.optimizer.step(&parameters, &gradients, rate, step);

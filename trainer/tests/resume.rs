@@ -9,7 +9,7 @@ use std::path::Path;
 use tch::Device;
 
 const ARCHITECTURE: &str = r#"
-[architecture]
+[architecture.gradresnet]
 stem = "cifar"
 width = 8
 blocks = [1, 1]
