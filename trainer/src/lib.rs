@@ -19,5 +19,6 @@ pub mod nets;
 pub mod noise;
 pub mod objective;
 pub mod optim;
+mod refusal;
 pub mod run;
 pub mod study;

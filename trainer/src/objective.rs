@@ -1,36 +1,54 @@
 //! The two terms of the training objective (eq. 13).
 
-use crate::config::Denoising;
+use crate::config::{Denoising, Target};
 use crate::data::Batch;
 use crate::nets::{GradResNet, Phase};
 use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
-/// Denoising score matching: the mean over pixels of ‖σ ∇_y log p(y) + ε‖², each image weighted by
-/// σ^p/E[σ^p]. At 1, nothing is learnt yet.
-pub fn denoising(net: &GradResNet, batch: &Batch, config: &Denoising) -> Tensor {
+/// Denoising score matching: the mean over pixels of ‖σ ∇_y log p + ε‖², each image weighted by σ^p/E[σ^p],
+/// for the density of y, that of y given its class, or the sum of both (section 3.3). At 1 (2 for the
+/// sum), nothing is learnt yet.
+///
+/// # Errors
+/// If a class is asked for and the images or the network have none.
+pub fn denoising(net: &GradResNet, batch: &Batch, config: &Denoising) -> Result<Tensor> {
     let noisy = batch.noisy().set_requires_grad(true);
-    let score = net.score_for_training(&noisy);
-    let residual = batch.sigma.view([-1, 1, 1, 1]) * score + &batch.noise;
-    let errors = residual.square().mean_dim([1i64, 2, 3].as_slice(), false, None::<Kind>);
-    let power = config.weight_power;
-    if power == 0.0 {
-        return errors.mean(None::<Kind>);
+    let output = net.forward(&noisy, Phase::Training);
+    let term = |log_p: &Tensor| {
+        let score = Tensor::run_backward(&[log_p.sum(None::<Kind>)], &[&noisy], true, true).remove(0);
+        let residual = batch.sigma.view([-1, 1, 1, 1]) * score + &batch.noise;
+        let errors = residual.square().mean_dim([1i64, 2, 3].as_slice(), false, None::<Kind>);
+        let power = config.weight_power;
+        if power == 0.0 {
+            return errors.mean(None::<Kind>);
+        }
+        let weights = batch.sigma.pow_tensor_scalar(power) / config.sigma.moment(power);
+        (errors * weights).mean(None::<Kind>)
+    };
+    // log p(y|c) = log p(y) + log p(c|y) − log p(c), and the last has no gradient.
+    let conditional = || anyhow::Ok(term(&(&output.log_p + log_probability(output.logits.as_ref(), batch)?)));
+    match config.target {
+        Target::Unconditional => Ok(term(&output.log_p)),
+        Target::Conditional => conditional(),
+        Target::Both => Ok(term(&output.log_p) + conditional()?),
     }
-    let weights = batch.sigma.pow_tensor_scalar(power) / config.sigma.moment(power);
-    (errors * weights).mean(None::<Kind>)
 }
 
-/// Mean cross-entropy of the true classes, in nats.
+/// Mean cross-entropy of the labels, in nats.
 ///
 /// # Errors
 /// If the images have no classes or the network no class head.
 pub fn classification(net: &GradResNet, batch: &Batch) -> Result<Tensor> {
-    let classes = batch.classes.as_ref().context("the images are not in class folders")?;
     let logits = net.forward(&batch.noisy(), Phase::Training).logits;
+    Ok(-log_probability(logits.as_ref(), batch)?.mean(None::<Kind>))
+}
+
+/// log p(c|y) of each image, the mean over the classes of its label.
+fn log_probability(logits: Option<&Tensor>, batch: &Batch) -> Result<Tensor> {
+    let labels = batch.labels.as_ref().context("the images are not in class folders")?;
     let logits = logits.context("the network has no class head")?;
-    // tch's own `cross_entropy_for_logits` computes in float32 whatever it is given.
-    Ok(logits.log_softmax(1, None::<Kind>).nll_loss(classes))
+    Ok((labels * logits.log_softmax(1, None::<Kind>)).sum_dim_intlist(1i64, false, None::<Kind>))
 }
 
 /// Scales the energy's vector so that the root mean square of σ·∇log p over a batch is `target`: the

@@ -1,7 +1,7 @@
 //! One training run: its state, its steps, its checkpoints.
 
 use crate::config::Config;
-use crate::data::{BatchPlan, Images, Loader, Split};
+use crate::data::{BatchPlan, Images, Loader, Shape, Shapes, Split};
 use crate::evaluate::{Evaluation, Options, evaluate};
 use crate::golden::golden;
 use crate::nets::GradResNet;
@@ -106,7 +106,7 @@ impl Run {
         );
         let (train, held_out) = images.hold_out(config.held_out);
         let train = Arc::new(train);
-        if let Some(plan) = denoising_plan(&config) {
+        if let Some(plan) = denoising_plan(&config, train.len()) {
             let batch = Loader::start(train.clone(), plan, 0, 1).next_batch()?.to_device(place.device);
             objective::initialise_gain(&net, &batch, INITIAL_SCORE);
         }
@@ -180,7 +180,7 @@ impl Run {
     ) -> Run {
         let loader = |plan| Loader::start(train.clone(), plan, state.step, place.loader_threads);
         Run {
-            denoising: denoising_plan(&config).map(loader),
+            denoising: denoising_plan(&config, train.len()).map(loader),
             classification: classification_plan(&config).map(loader),
             cpu_start: cpu_seconds(),
             config,
@@ -218,7 +218,7 @@ impl Run {
         let mut terms = Vec::new();
         if let (Some(loader), Some(config)) = (&mut self.denoising, &self.config.denoising) {
             let batch = loader.next_batch()?.to_device(device);
-            terms.push(("denoising", objective::denoising(&self.net, &batch, config)));
+            terms.push(("denoising", objective::denoising(&self.net, &batch, config)?));
         }
         if let Some(loader) = &mut self.classification {
             let batch = loader.next_batch()?.to_device(device);
@@ -298,27 +298,43 @@ impl Run {
 
 /// The spec of the model that `config` trains on `images`.
 fn fitting_spec(config: &Config, images: &Images, data: &Path) -> Result<Spec> {
-    ensure!(
-        config.classification.is_none() || images.classes().len() >= 2,
-        "{}: [classification] needs images in class folders, at least two",
-        data.display()
-    );
+    if let Some(what) = config.needs_classes() {
+        ensure!(
+            images.classes().len() >= 2,
+            "{}: {what} needs images in class folders, at least two",
+            data.display()
+        );
+    }
     let spec = config.spec(images.classes().to_vec());
     spec.validate()?;
     Ok(spec)
 }
 
-/// The two objectives draw different images and noise.
-fn denoising_plan(config: &Config) -> Option<BatchPlan> {
+/// The two objectives draw different images and noise. `images` is the number of those that are trained on.
+fn denoising_plan(config: &Config, images: usize) -> Option<BatchPlan> {
     let d = config.denoising.as_ref()?;
-    let (batch, size, augment, sigma) = (d.batch, d.size, d.augment, d.sigma);
-    Some(BatchPlan { batch, size, augment, sigma, seed: config.seed.wrapping_mul(2) })
+    let changes = config.classification.iter().flat_map(|c| {
+        let first_step = |epoch: u64| (epoch * images as u64).div_ceil(c.batch as u64);
+        d.schedule.iter().map(move |s| (first_step(s.from_epoch), Shape { batch: s.batch, size: s.size }))
+    });
+    Some(BatchPlan {
+        shapes: Shapes { first: Shape { batch: d.batch, size: d.size }, changes: changes.collect() },
+        augment: d.augment,
+        mix: false,
+        sigma: d.sigma,
+        seed: config.seed.wrapping_mul(2),
+    })
 }
 
 fn classification_plan(config: &Config) -> Option<BatchPlan> {
     let c = config.classification.as_ref()?;
-    let (batch, size, augment, sigma) = (c.batch, c.size, c.augment, c.sigma);
-    Some(BatchPlan { batch, size, augment, sigma, seed: config.seed.wrapping_mul(2).wrapping_add(1) })
+    Some(BatchPlan {
+        shapes: Shapes { first: Shape { batch: c.batch, size: c.size }, changes: Vec::new() },
+        augment: c.augment,
+        mix: c.mix,
+        sigma: c.sigma,
+        seed: config.seed.wrapping_mul(2).wrapping_add(1),
+    })
 }
 
 /// CPU time of this process, all threads, in seconds.

@@ -2,7 +2,7 @@
 //! every variant of the network.
 
 use gradresnet_models::{Activation, Architecture, BlockForm, Norm, SideConnections, Stem};
-use gradresnet_train::config::Denoising;
+use gradresnet_train::config::{Denoising, Target};
 use gradresnet_train::data::Batch;
 use gradresnet_train::data::augment::Augment;
 use gradresnet_train::nets::{GradResNet, Phase};
@@ -52,7 +52,8 @@ fn batch() -> Batch {
         clean: Tensor::rand([2, 3, 8, 8], options),
         noise: Tensor::randn([2, 3, 8, 8], options),
         sigma: Tensor::from_slice(&[0.1, 0.3]),
-        classes: Some(Tensor::from_slice(&[0i64, 2])),
+        // The second image is of two classes, as after MixUp.
+        labels: Some(Tensor::from_slice(&[1.0, 0.0, 0.0, 0.0, 0.3, 0.7]).view([2, 3])),
     }
 }
 
@@ -89,18 +90,13 @@ fn the_denoiser_moves_along_the_gradient_of_its_log_density() {
 #[test]
 fn the_loss_has_the_right_gradient_through_the_double_backward_pass() {
     let batch = batch();
-    let config = Denoising {
-        batch: 2,
-        size: 8,
-        sigma: [10.0, 80.0].into(),
-        weight_power: 1.0,
-        augment: Augment::default(),
-    };
+    let config = config(Target::Both);
     for (name, architecture) in variants() {
         let net = GradResNet::random(&architecture, 3, 2, Kind::Double, Device::Cpu);
         objective::initialise_gain(&net, &batch, 0.5);
         let loss = |net: &GradResNet| {
-            objective::denoising(net, &batch, &config) + objective::classification(net, &batch).unwrap()
+            objective::denoising(net, &batch, &config).unwrap()
+                + objective::classification(net, &batch).unwrap()
         };
         let trained: Vec<&Tensor> =
             net.list().iter().filter(|p| p.is_trained()).map(|p| net.parameter(&p.name)).collect();
@@ -120,6 +116,48 @@ fn the_loss_has_the_right_gradient_through_the_double_backward_pass() {
             loss(&moved).double_value(&[])
         };
         close(along, slope(at), &name);
+    }
+}
+
+fn config(target: Target) -> Denoising {
+    Denoising {
+        target,
+        batch: 2,
+        size: 8,
+        schedule: Vec::new(),
+        sigma: [10.0, 80.0].into(),
+        weight_power: 1.0,
+        augment: Augment::default(),
+    }
+}
+
+/// The denoiser, which the first test ties to the density, gives the score back: (D(y) − y)/σ².
+#[test]
+fn each_target_is_the_residual_of_its_denoiser() {
+    let batch = batch();
+    let sigma = batch.sigma.view([-1, 1, 1, 1]);
+    for (name, architecture) in variants() {
+        if architecture.norm == Norm::Batch {
+            continue; // In training it normalises by the batch.
+        }
+        let net = GradResNet::random(&architecture, 3, 6, Kind::Double, Device::Cpu);
+        let expected = |weights: Option<&Tensor>| {
+            let noisy = batch.noisy();
+            let denoised = net.denoise(&noisy, &batch.sigma, weights).denoised;
+            let residual = (denoised - noisy) / &sigma + &batch.noise;
+            let errors = residual.square().mean_dim([1i64, 2, 3].as_slice(), false, None::<Kind>);
+            // E σ of s², s uniform in [a, b], is (a² + ab + b²)/3; in 8-bit units.
+            let moment = (10.0 + (10.0f64 * 80.0).sqrt() + 80.0) / 3.0 / 255.0;
+            (errors * &batch.sigma / moment).mean(None::<Kind>).double_value(&[])
+        };
+        let (free, given) = (expected(None), expected(batch.labels.as_ref()));
+        assert!((free - given).abs() > 1e-6, "{name}: the classes do nothing");
+        for (target, expected) in
+            [(Target::Unconditional, free), (Target::Conditional, given), (Target::Both, free + given)]
+        {
+            let found = objective::denoising(&net, &batch, &config(target)).unwrap().double_value(&[]);
+            close(found, expected, &format!("{name}, {target:?}"));
+        }
     }
 }
 

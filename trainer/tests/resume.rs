@@ -22,7 +22,7 @@ centre = 0.5
 scale = 4.0
 "#;
 
-/// Every kind of state: both rules, an average, running statistics, both objectives.
+/// Every kind of state: both rules, an average, running statistics, both objectives, every augmentation.
 const CASES: [(&str, &str, &str); 3] = [
     (
         "denoising, Muon, average",
@@ -44,19 +44,23 @@ average = 0.99
 "#,
     ),
     (
-        "joint, AdamW, batch norm",
+        "joint, both targets, a schedule, mixed, AdamW, batch norm",
         "batch",
         r#"
 [denoising]
 batch = 2
 size = 8
 sigma = [1, 100]
+target = "both"
+# Eight images, three a step: from step 3 on, which is where the run is stopped.
+schedule = [{ from_epoch = 1, batch = 3, size = 4 }]
 
 [classification]
 batch = 3
 size = 8
 sigma = [0, 20]
-augment = { padding = 2 }
+augment = { resized_crop = true }
+mix = true
 
 [optimizer]
 adamw = { learning_rate = 4e-3, weight_decay = 0.01 }
@@ -70,6 +74,7 @@ adamw = { learning_rate = 4e-3, weight_decay = 0.01 }
 batch = 3
 size = 8
 sigma = [0, 20]
+augment = { padding = 2 }
 
 [optimizer]
 muon = { learning_rate = 0.02, weight_decay = 0.01 }
