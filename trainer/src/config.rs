@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// Values in the buffer of [`Jem`], at most.
+const MAX_BUFFER: usize = 1 << 28;
+
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +42,9 @@ pub struct Config {
     /// The classification objective, if it is trained for that.
     #[serde(default)]
     pub classification: Option<Classification>,
+    /// Maximum likelihood in place of denoising, if it is trained for that.
+    #[serde(default)]
+    pub jem: Option<Jem>,
     /// How the parameters move.
     pub optimizer: OptimizerConfig,
 }
@@ -111,6 +117,58 @@ pub struct Classification {
     pub mix: bool,
 }
 
+/// log p(y) by maximum likelihood with Langevin samples (Grathwohl et al. 2019), which JEM has in place of the
+/// second term of eq. 13. The defaults are the published constants, for images in [−1, 1].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jem {
+    /// Images in a batch, and samples of the model.
+    pub batch: usize,
+    /// Side of the crops, in pixels.
+    pub size: usize,
+    /// Levels of the noise on the images in 8-bit units, `[min, max]`; published: 0.03 of [−1, 1], which is
+    /// `[3.825, 3.825]`.
+    pub sigma: NoiseLevel,
+    /// How images are varied.
+    #[serde(default)]
+    pub augment: Augment,
+    /// Samples that are kept from step to step.
+    #[serde(default = "buffer")]
+    pub buffer: usize,
+    /// Langevin steps of a sample each time it is used.
+    #[serde(default = "langevin_steps")]
+    pub steps: usize,
+    /// Factor of the gradient in a Langevin step.
+    #[serde(default = "step_size")]
+    pub step_size: f64,
+    /// Deviation of the noise in a Langevin step.
+    #[serde(default = "langevin_noise")]
+    pub noise: f64,
+    /// Probability that a sample starts again from uniform noise when it is used.
+    #[serde(default = "reinit")]
+    pub reinit: f64,
+}
+
+fn buffer() -> usize {
+    10_000
+}
+
+fn langevin_steps() -> usize {
+    20
+}
+
+fn step_size() -> f64 {
+    1.0
+}
+
+fn langevin_noise() -> f64 {
+    0.01
+}
+
+fn reinit() -> f64 {
+    0.05
+}
+
 fn held_out() -> f64 {
     0.05
 }
@@ -145,14 +203,15 @@ impl Config {
         require((0.0..=0.5).contains(&self.held_out), "held_out", "must be 0 to 0.5")?;
         require(self.validate_every > 0, "validate_every", "must be above 0")?;
         require(
-            self.denoising.is_some() || self.classification.is_some(),
+            self.denoising.is_some() || self.classification.is_some() || self.jem.is_some(),
             "",
-            "nothing to train: expected [denoising], [classification] or both",
+            "nothing to train: expected [denoising], [classification] or [jem]",
         )?;
         let denoising = self.denoising.as_ref().map(|d| ("denoising", d.batch, d.size, d.sigma, d.augment));
         let classification =
             self.classification.as_ref().map(|c| ("classification", c.batch, c.size, c.sigma, c.augment));
-        for (name, batch, size, sigma, augment) in denoising.into_iter().chain(classification) {
+        let jem = self.jem.as_ref().map(|j| ("jem", j.batch, j.size, j.sigma, j.augment));
+        for (name, batch, size, sigma, augment) in denoising.into_iter().chain(classification).chain(jem) {
             self.validate_shape(name, batch, size)?;
             require(
                 0.0 <= sigma.min && sigma.min <= sigma.max && sigma.max <= 1e4,
@@ -188,6 +247,24 @@ impl Config {
                 after = change.from_epoch;
                 self.validate_shape(&name, change.batch, change.size)?;
             }
+        }
+        if let Some(j) = &self.jem {
+            require(
+                self.classification.is_some(),
+                "jem",
+                "needs [classification] beside it, its log p(c|y)",
+            )?;
+            let most = MAX_BUFFER / (3 * j.size * j.size);
+            require(
+                (1..=most).contains(&j.buffer),
+                "jem.buffer",
+                format!("must be 1 to {most} at this size, which is 1 GiB"),
+            )?;
+            require((1..=10_000).contains(&j.steps), "jem.steps", "must be 1 to 10000")?;
+            let positive = |x: f64| x > 0.0 && x <= 1e3;
+            require(positive(j.step_size), "jem.step_size", "must be above 0 and at most 1000")?;
+            require((0.0..=1.0).contains(&j.noise), "jem.noise", "must be 0 to 1")?;
+            require((0.0..=1.0).contains(&j.reinit), "jem.reinit", "must be 0 to 1")?;
         }
         self.optimizer.validate()?;
         // The rest of the spec's rules, with classes that stand for those of the data.
@@ -225,9 +302,9 @@ impl Config {
             format: FORMAT,
             name: self.name.clone(),
             architecture: self.architecture.clone(),
-            task: match (&self.denoising, &self.classification) {
-                (Some(_), Some(_)) => Task::Joint,
-                (None, Some(_)) => Task::Classification,
+            task: match (self.denoising.is_some() || self.jem.is_some(), &self.classification) {
+                (true, Some(_)) => Task::Joint,
+                (false, Some(_)) => Task::Classification,
                 _ => Task::Denoising,
             },
             classes: if self.needs_classes().is_some() { classes } else { Vec::new() },
@@ -280,6 +357,15 @@ size = 8
 sigma = [0, 20]
 augment = { resized_crop = true }
 mix = true
+[jem]
+batch = 2
+size = 8
+sigma = [3.825, 3.825]
+buffer = 100
+steps = 20
+step_size = 1.0
+noise = 0.01
+reinit = 0.05
 [optimizer]
 clip = 1.0
 average = 0.9
@@ -352,6 +438,12 @@ weight_decay = 0.0
             "expected one of `from_epoch`, `batch`, `size`",
         ),
         ("sigma = [0, 20]", "sigma = [0, inf]", "0 ≤ min ≤ max ≤ 10000"),
+        ("buffer = 100", "buffer = 2000000", "must be 1 to 1398101 at this size"),
+        ("steps = 20", "steps = 0", "must be 1 to 10000"),
+        ("step_size = 1.0", "step_size = -1.0", "above 0 and at most 1000"),
+        ("noise = 0.01", "noise = 2.0", "must be 0 to 1"),
+        ("reinit = 0.05", "reinit = 1.05", "must be 0 to 1"),
+        ("reinit = 0.05", "rate = 0.05", "expected one of `batch`, `size`, `sigma`, `augment`, `buffer`"),
         ("clip = 1.0", "clip = 0.0", "must be above 0"),
         ("average = 0.9", "average = 1.0", "at least 0 and below 1"),
         ("[optimizer.muon]", "[optimizer.moun]", "unknown field `moun`, expected one of `muon`, `adamw`"),
@@ -394,6 +486,9 @@ weight_decay = 0.0
         }
         let (top, optimizer) = (GOOD.find("[denoising]").unwrap(), GOOD.find("[optimizer]").unwrap());
         let error = Config::parse(&format!("{}{}", &GOOD[..top], &GOOD[optimizer..])).unwrap_err();
-        assert!(error.line == 1 && error.reason.contains("[denoising], [classification] or both"), "{error}");
+        assert!(
+            error.line == 1 && error.reason.contains("expected [denoising], [classification] or [jem]"),
+            "{error}"
+        );
     }
 }

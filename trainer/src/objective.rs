@@ -44,6 +44,16 @@ pub fn classification(net: &GradResNet, batch: &Batch) -> Result<Tensor> {
     Ok(-log_probability(logits.as_ref(), batch)?.mean(None::<Kind>))
 }
 
+/// Mean log p of samples of the model less that of the noisy images: its gradient is that of −log p(y) (Grathwohl
+/// et al. 2019). `samples` `[N,3,S,S]` in image units, which it does not differentiate.
+///
+/// # Errors
+/// If the network has no density.
+pub fn likelihood(net: &GradResNet, batch: &Batch, samples: &Tensor) -> Result<Tensor> {
+    let log_p = |images: &Tensor| net.forward(images, Phase::Training).log_p.mean(None::<Kind>);
+    Ok(log_p(samples) - log_p(&batch.noisy()))
+}
+
 /// log p(c|y) of each image, the mean over the classes of its label.
 fn log_probability(logits: Option<&Tensor>, batch: &Batch) -> Result<Tensor> {
     let labels = batch.labels.as_ref().context("the images are not in class folders")?;
