@@ -392,3 +392,21 @@ fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Eight images, three a step: epoch 1 begins with image 8, the third of step 2, and epoch 3 with the first
+    /// of step 8. From the first step that shows nothing earlier on, the shape is another.
+    #[test]
+    fn epochs_of_the_schedule_are_those_of_the_classification() {
+        let text = include_str!("../configs/cifar10.toml")
+            .replace("batch = 64", "batch = 3")
+            .replace("[denoising]", "[denoising]\nschedule = [{ from_epoch = 1, batch = 5, size = 8 }, { from_epoch = 3, batch = 4, size = 16 }]");
+        let plan = denoising_plan(&Config::parse(&text).unwrap(), 8).unwrap();
+        assert_eq!(plan.shapes.first, Shape { batch: 16, size: 32 });
+        let expected = [(3, Shape { batch: 5, size: 8 }), (8, Shape { batch: 4, size: 16 })];
+        assert_eq!(plan.shapes.changes, expected);
+    }
+}
