@@ -3,12 +3,17 @@
 use crate::data::augment::Augment;
 use crate::noise::NoiseLevel;
 use crate::optim::OptimizerConfig;
-use anyhow::{Context, Result, ensure};
+pub use crate::refusal::Invalid;
+use crate::refusal::{Refusal, require};
+use anyhow::{Context, Result, anyhow};
 use gradresnet_models::spec::FORMAT;
 use gradresnet_models::{Architecture, SigmaRange, Spec, Task};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// Values in the buffer of [`Jem`], at most.
+const MAX_BUFFER: usize = 1 << 28;
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +42,9 @@ pub struct Config {
     /// The classification objective, if it is trained for that.
     #[serde(default)]
     pub classification: Option<Classification>,
+    /// Maximum likelihood in place of denoising, if it is trained for that.
+    #[serde(default)]
+    pub jem: Option<Jem>,
     /// How the parameters move.
     pub optimizer: OptimizerConfig,
 }
@@ -45,10 +53,16 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Denoising {
+    /// Which score is trained.
+    #[serde(default)]
+    pub target: Target,
     /// Images in a batch.
     pub batch: usize,
     /// Side of the crops, in pixels.
     pub size: usize,
+    /// Later batches and sizes.
+    #[serde(default)]
+    pub schedule: Vec<Change>,
     /// Noise levels in 8-bit units, `[min, max]`.
     pub sigma: NoiseLevel,
     /// The loss of an image is weighted by σ^p/E[σ^p] with this p. 0 is eq. 13; 2 is the squared error
@@ -58,6 +72,31 @@ pub struct Denoising {
     /// How images are varied.
     #[serde(default)]
     pub augment: Augment,
+}
+
+/// Which score the denoising term is about (section 3.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// ‖σ ∇ log p(y) + ε‖².
+    #[default]
+    Unconditional,
+    /// ‖σ ∇ log p(y|c) + ε‖², with the image's class.
+    Conditional,
+    /// The sum of both.
+    Both,
+}
+
+/// Another shape of the batches, from some epoch on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// Epochs of the classification objective after which it applies.
+    pub from_epoch: u64,
+    /// Images in a batch.
+    pub batch: usize,
+    /// Side of the crops, in pixels.
+    pub size: usize,
 }
 
 /// First term of eq. 13.
@@ -73,6 +112,61 @@ pub struct Classification {
     /// How images are varied.
     #[serde(default)]
     pub augment: Augment,
+    /// MixUp or CutMix, chosen at random for each batch.
+    #[serde(default)]
+    pub mix: bool,
+}
+
+/// log p(y) by maximum likelihood with Langevin samples (Grathwohl et al. 2019), which JEM has in place of the
+/// second term of eq. 13. The defaults are the published constants, for images in [−1, 1].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jem {
+    /// Images in a batch, and samples of the model.
+    pub batch: usize,
+    /// Side of the crops, in pixels.
+    pub size: usize,
+    /// Levels of the noise on the images in 8-bit units, `[min, max]`; published: 0.03 of [−1, 1], which is
+    /// `[3.825, 3.825]`.
+    pub sigma: NoiseLevel,
+    /// How images are varied.
+    #[serde(default)]
+    pub augment: Augment,
+    /// Samples that are kept from step to step.
+    #[serde(default = "buffer")]
+    pub buffer: usize,
+    /// Langevin steps of a sample each time it is used.
+    #[serde(default = "langevin_steps")]
+    pub steps: usize,
+    /// Factor of the gradient in a Langevin step.
+    #[serde(default = "step_size")]
+    pub step_size: f64,
+    /// Deviation of the noise in a Langevin step.
+    #[serde(default = "langevin_noise")]
+    pub noise: f64,
+    /// Probability that a sample starts again from uniform noise when it is used.
+    #[serde(default = "reinit")]
+    pub reinit: f64,
+}
+
+fn buffer() -> usize {
+    10_000
+}
+
+fn langevin_steps() -> usize {
+    20
+}
+
+fn step_size() -> f64 {
+    1.0
+}
+
+fn langevin_noise() -> f64 {
+    0.01
+}
+
+fn reinit() -> f64 {
+    0.05
 }
 
 fn held_out() -> f64 {
@@ -87,52 +181,114 @@ impl Config {
     /// Reads and validates a config.
     ///
     /// # Errors
-    /// Names the file and the field.
+    /// Names the file, the line, and what may stand there.
     pub fn read(path: &Path) -> Result<Config> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-        Config::parse(&text).with_context(|| format!("{}: not a valid config", path.display()))
+        Config::parse(&text).map_err(|invalid| anyhow!("{}:{invalid}", path.display()))
     }
 
     /// Parses and validates the text of a config.
-    pub fn parse(text: &str) -> Result<Config> {
-        let config: Config = toml::from_str(text)?;
-        config.validate()?;
+    ///
+    /// # Errors
+    /// Names the line, and what may stand there.
+    pub fn parse(text: &str) -> Result<Config, Invalid> {
+        let config: Config = toml::from_str(text).map_err(|error| Invalid::unreadable(text, &error))?;
+        config.validate().map_err(|refusal| Invalid::refused(text, refusal))?;
         Ok(config)
     }
 
-    fn validate(&self) -> Result<()> {
-        ensure!(self.steps > 0, "steps: must be above 0");
-        ensure!((0.0..=0.5).contains(&self.held_out), "held_out: must be 0 to 0.5");
-        ensure!(self.validate_every > 0, "validate_every: must be above 0");
-        ensure!(
-            self.denoising.is_some() || self.classification.is_some(),
-            "neither [denoising] nor [classification] is there: nothing to train"
-        );
-        let denoising = self.denoising.as_ref().map(|d| ("denoising", d.batch, d.size, d.sigma));
+    fn validate(&self) -> Result<(), Refusal> {
+        require(self.steps > 0, "steps", "must be above 0")?;
+        require((0.0..=0.5).contains(&self.held_out), "held_out", "must be 0 to 0.5")?;
+        require(self.validate_every > 0, "validate_every", "must be above 0")?;
+        require(
+            self.denoising.is_some() || self.classification.is_some() || self.jem.is_some(),
+            "",
+            "nothing to train: expected [denoising], [classification] or [jem]",
+        )?;
+        let denoising = self.denoising.as_ref().map(|d| ("denoising", d.batch, d.size, d.sigma, d.augment));
         let classification =
-            self.classification.as_ref().map(|c| ("classification", c.batch, c.size, c.sigma));
-        let stride = self.architecture.stride();
-        for (name, batch, size, sigma) in denoising.into_iter().chain(classification) {
-            ensure!((1..=1 << 16).contains(&batch), "{name}.batch: must be 1 to 65536");
-            ensure!(
-                (1..=1 << 13).contains(&size) && size % stride == 0,
-                "{name}.size: must be a multiple of the network's stride, {stride}, up to 8192"
-            );
-            ensure!(
+            self.classification.as_ref().map(|c| ("classification", c.batch, c.size, c.sigma, c.augment));
+        let jem = self.jem.as_ref().map(|j| ("jem", j.batch, j.size, j.sigma, j.augment));
+        for (name, batch, size, sigma, augment) in denoising.into_iter().chain(classification).chain(jem) {
+            self.validate_shape(name, batch, size)?;
+            require(
                 0.0 <= sigma.min && sigma.min <= sigma.max && sigma.max <= 1e4,
-                "{name}.sigma: must satisfy 0 ≤ min ≤ max ≤ 10000"
-            );
+                format!("{name}.sigma"),
+                "must be [min, max] with 0 ≤ min ≤ max ≤ 10000",
+            )?;
+            require(
+                augment.padding <= 1 << 10 && (augment.padding == 0 || !augment.resized_crop),
+                format!("{name}.augment.padding"),
+                "must be 0 to 1024, and 0 with resized_crop, which crops otherwise",
+            )?;
         }
         if let Some(d) = &self.denoising {
-            ensure!(d.sigma.max > 0.0, "denoising.sigma: there is no noise to remove");
-            ensure!((0.0..=4.0).contains(&d.weight_power), "denoising.weight_power: must be 0 to 4");
+            require(
+                d.sigma.max > 0.0,
+                "denoising.sigma",
+                "there is no noise to remove: max must be above 0",
+            )?;
+            require((0.0..=4.0).contains(&d.weight_power), "denoising.weight_power", "must be 0 to 4")?;
+            require(
+                d.schedule.is_empty() || self.classification.is_some(),
+                "denoising.schedule",
+                "needs [classification], on which epochs are counted",
+            )?;
+            let mut after = 0;
+            for (i, change) in d.schedule.iter().enumerate() {
+                let name = format!("denoising.schedule.{i}");
+                require(
+                    (after + 1..=1 << 20).contains(&change.from_epoch),
+                    format!("{name}.from_epoch"),
+                    format!("must be above {after} and at most 1048576"),
+                )?;
+                after = change.from_epoch;
+                self.validate_shape(&name, change.batch, change.size)?;
+            }
+        }
+        if let Some(j) = &self.jem {
+            require(
+                self.classification.is_some(),
+                "jem",
+                "needs [classification] beside it, its log p(c|y)",
+            )?;
+            let most = MAX_BUFFER / (3 * j.size * j.size);
+            require(
+                (1..=most).contains(&j.buffer),
+                "jem.buffer",
+                format!("must be 1 to {most} at this size, which is 1 GiB"),
+            )?;
+            require((1..=10_000).contains(&j.steps), "jem.steps", "must be 1 to 10000")?;
+            let positive = |x: f64| x > 0.0 && x <= 1e3;
+            require(positive(j.step_size), "jem.step_size", "must be above 0 and at most 1000")?;
+            require((0.0..=1.0).contains(&j.noise), "jem.noise", "must be 0 to 1")?;
+            require((0.0..=1.0).contains(&j.reinit), "jem.reinit", "must be 0 to 1")?;
         }
         self.optimizer.validate()?;
         // The rest of the spec's rules, with classes that stand for those of the data.
-        let classes = self.classification.iter().flat_map(|_| ["a".to_string(), "b".to_string()]).collect();
-        self.spec(classes).validate()?;
-        Ok(())
+        Ok(self.spec(["a", "b"].map(String::from).to_vec()).validate()?)
+    }
+
+    fn validate_shape(&self, name: &str, batch: usize, size: usize) -> Result<(), Refusal> {
+        let stride = self.architecture.stride();
+        require((1..=1 << 16).contains(&batch), format!("{name}.batch"), "must be 1 to 65536")?;
+        require(
+            (1..=1 << 13).contains(&size) && size.is_multiple_of(stride),
+            format!("{name}.size"),
+            format!("must be a multiple of the network's stride, {stride}, up to 8192"),
+        )
+    }
+
+    /// The part of this config that needs images with classes, if one does.
+    pub fn needs_classes(&self) -> Option<&'static str> {
+        let target = self.denoising.as_ref().map(|d| d.target);
+        match (&self.classification, target) {
+            (Some(_), _) => Some("[classification]"),
+            (None, Some(Target::Conditional | Target::Both)) => Some("denoising.target"),
+            (None, _) => None,
+        }
     }
 
     /// The spec of the model that this run trains, on data with these classes.
@@ -146,17 +302,198 @@ impl Config {
             format: FORMAT,
             name: self.name.clone(),
             architecture: self.architecture.clone(),
-            task: match (&self.denoising, &self.classification) {
-                (Some(_), Some(_)) => Task::Joint,
-                (None, Some(_)) => Task::Classification,
+            task: match (self.denoising.is_some() || self.jem.is_some(), &self.classification) {
+                (true, Some(_)) => Task::Joint,
+                (false, Some(_)) => Task::Classification,
                 _ => Task::Denoising,
             },
-            classes: if self.classification.is_some() { classes } else { Vec::new() },
+            classes: if self.needs_classes().is_some() { classes } else { Vec::new() },
             image_size: self.classification.as_ref().map(|c| c.size),
             sigma: SigmaRange { min: range.min / 255.0, max: range.max / 255.0 },
             provenance: None,
             metrics: Vec::new(),
             files: BTreeMap::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+name = "tiny"
+data = "stripes"
+steps = 4
+seed = 1
+held_out = 0.25
+validate_every = 2
+[architecture.gradresnet]
+stem = "cifar"
+width = 8
+blocks = [1, 1]
+block = "residual"
+norm = "group"
+group_size = 8
+side_connections = "stem"
+activation = "gelu"
+biases = false
+centre = 0.5
+scale = 4.0
+[denoising]
+batch = 2
+size = 8
+sigma = [1, 70]
+weight_power = 1.0
+target = "both"
+augment = { flip = true, turn = true, padding = 0 }
+schedule = [
+  { from_epoch = 1, batch = 2, size = 4 },
+  { from_epoch = 2, batch = 1, size = 8 },
+]
+[classification]
+batch = 2
+size = 8
+sigma = [0, 20]
+augment = { resized_crop = true }
+mix = true
+[jem]
+batch = 2
+size = 8
+sigma = [3.825, 3.825]
+buffer = 100
+steps = 20
+step_size = 1.0
+noise = 0.01
+reinit = 0.05
+[optimizer]
+clip = 1.0
+average = 0.9
+warmup = 1
+[optimizer.muon]
+learning_rate = 0.02
+momentum = 0.95
+weight_decay = 0.0
+[optimizer.adamw]
+learning_rate = 4e-3
+betas = [0.9, 0.999]
+epsilon = 1e-8
+weight_decay = 0.0
+"#;
+
+    /// A line of [`GOOD`], what it is changed to, and what the refusal must say beside its number.
+    const WRONG: &[(&str, &str, &str)] = &[
+        ("steps = 4", "steps = 0", "steps: must be above 0"),
+        ("steps = 4", "steps = -4", "expected a whole number, 0 or above"),
+        ("steps = 4", "steps = 4.5", "expected a whole number, 0 or above"),
+        ("seed = 1", "sead = 1", "unknown field `sead`, expected one of `name`, `data`, `steps`, `seed`"),
+        ("held_out = 0.25", "held_out = 0.75", "must be 0 to 0.5"),
+        ("held_out = 0.25", "held_out = \"some\"", "expected a number"),
+        ("validate_every = 2", "validate_every = 0", "must be above 0"),
+        ("name = \"tiny\"", "name = \"a b\"", "letters, digits"),
+        (
+            "[architecture.gradresnet]",
+            "[architecture.resnext]",
+            "expected one of `gradresnet`, `resnet`, `dncnn`, `drunet`",
+        ),
+        ("stem = \"cifar\"", "stem = \"cifer\"", "unknown variant `cifer`, expected `cifar` or `imagenet`"),
+        ("width = 8", "width = 0", "must be 1 to 1024"),
+        ("width = 8", "widht = 8", "unknown field `widht`, expected one of `stem`, `width`"),
+        ("blocks = [1, 1]", "blocks = []", "must list 1 to 6 stages"),
+        ("blocks = [1, 1]", "blocks = [1, 65]", "must have 1 to 64 blocks"),
+        ("block = \"residual\"", "block = \"plain\"", "expected one of `residual`, `postact`, `end`"),
+        ("norm = \"group\"", "norm = \"layer\"", "expected one of `group`, `homogeneous`, `batch`, `none`"),
+        ("group_size = 8", "group_size = 3", "must divide the width"),
+        ("side_connections = \"stem\"", "side_connections = true", "expected a name in quotes"),
+        ("activation = \"gelu\"", "activation = \"elu\"", "expected one of `gelu`, `relu`, `silu`"),
+        ("biases = false", "biases = 0", "expected a boolean"),
+        ("centre = 0.5", "centre = nan", "at most 1000"),
+        ("scale = 4.0", "scale = 0.0", "above 0 and at most 1000"),
+        ("batch = 2", "batch = 0", "denoising.batch: must be 1 to 65536"),
+        ("size = 8", "size = 7", "a multiple of the network's stride, 2, up to 8192"),
+        ("sigma = [1, 70]", "sigma = [70, 1]", "0 ≤ min ≤ max ≤ 10000"),
+        ("sigma = [1, 70]", "sigma = [0, 0]", "max must be above 0"),
+        ("sigma = [1, 70]", "sigma = [1, 70, 100]", "must be [min, max]"),
+        ("weight_power = 1.0", "weight_power = 9.0", "must be 0 to 4"),
+        (
+            "augment = { flip = true, turn = true, padding = 0 }",
+            "augment = { flop = true }",
+            "expected one of",
+        ),
+        ("target = \"both\"", "target = \"all\"", "expected one of `unconditional`, `conditional`, `both`"),
+        (
+            "augment = { resized_crop = true }",
+            "augment = { resized_crop = true, padding = 4 }",
+            "0 with resized_crop",
+        ),
+        ("mix = true", "mix = \"mixup\"", "expected a boolean"),
+        (
+            "  { from_epoch = 2, batch = 1, size = 8 },",
+            "  { from_epoch = 1, batch = 1, size = 8 },",
+            "must be above 1",
+        ),
+        (
+            "  { from_epoch = 2, batch = 1, size = 8 },",
+            "  { from_epoch = 2, batch = 0, size = 8 },",
+            "1 to 65536",
+        ),
+        (
+            "  { from_epoch = 1, batch = 2, size = 4 },",
+            "  { epoch = 1 },",
+            "expected one of `from_epoch`, `batch`, `size`",
+        ),
+        ("sigma = [0, 20]", "sigma = [0, inf]", "0 ≤ min ≤ max ≤ 10000"),
+        ("buffer = 100", "buffer = 2000000", "must be 1 to 1398101 at this size"),
+        ("steps = 20", "steps = 0", "must be 1 to 10000"),
+        ("step_size = 1.0", "step_size = -1.0", "above 0 and at most 1000"),
+        ("noise = 0.01", "noise = 2.0", "must be 0 to 1"),
+        ("reinit = 0.05", "reinit = 1.05", "must be 0 to 1"),
+        ("reinit = 0.05", "rate = 0.05", "expected one of `batch`, `size`, `sigma`, `augment`, `buffer`"),
+        ("clip = 1.0", "clip = 0.0", "must be above 0"),
+        ("average = 0.9", "average = 1.0", "at least 0 and below 1"),
+        ("[optimizer.muon]", "[optimizer.moun]", "unknown field `moun`, expected one of `muon`, `adamw`"),
+        ("learning_rate = 0.02", "learning_rate = 0.0", "optimizer.muon.learning_rate: must be above 0"),
+        ("momentum = 0.95", "momentum = 1.0", "at least 0 and below 1"),
+        ("learning_rate = 4e-3", "learning_rate = nan", "optimizer.adamw.learning_rate: must be above 0"),
+        ("betas = [0.9, 0.999]", "betas = [0.9]", "must be two numbers"),
+        ("betas = [0.9, 0.999]", "betas = [0.9, 1.0]", "at least 0 and below 1"),
+        ("epsilon = 1e-8", "epsilon = 0.0", "must be above 0"),
+        ("epsilon = 1e-8", "epsilon = small", "string values must be quoted"),
+    ];
+
+    #[test]
+    fn what_is_wrong_is_refused_with_its_line_and_what_may_stand_there() {
+        Config::parse(GOOD).unwrap();
+        let mut missed = Vec::new();
+        for (from, to, expected) in WRONG {
+            let line = 1 + GOOD.lines().position(|line| line == *from).expect(from);
+            let text = GOOD.replacen(&format!("\n{from}\n"), &format!("\n{to}\n"), 1);
+            match Config::parse(&text) {
+                Err(e) if e.line == line && e.reason.contains(expected) && !e.reason.contains('\n') => {}
+                found => missed.push(format!("{to}, line {line}: {found:?}")),
+            }
+        }
+        assert!(missed.is_empty(), "{}", missed.join("\n"));
+    }
+
+    #[test]
+    fn what_is_missing_is_refused_with_the_line_of_its_table() {
+        for (gone, table, expected) in [
+            ("batch = 2\n", "[denoising]", "missing field `batch`"),
+            ("stem = \"cifar\"\n", "[architecture.gradresnet]", "missing field `stem`"),
+            ("learning_rate = 4e-3\n", "[optimizer.adamw]", "missing field `learning_rate`"),
+            ("steps = 4\n", "", "missing field `steps`"),
+        ] {
+            let text = GOOD.replacen(gone, "", 1);
+            let line = 1 + text.lines().position(|line| line == table).unwrap();
+            let error = Config::parse(&text).unwrap_err();
+            assert!(error.line == line && error.reason.contains(expected), "{gone}: {error}");
+        }
+        let (top, optimizer) = (GOOD.find("[denoising]").unwrap(), GOOD.find("[optimizer]").unwrap());
+        let error = Config::parse(&format!("{}{}", &GOOD[..top], &GOOD[optimizer..])).unwrap_err();
+        assert!(
+            error.line == 1 && error.reason.contains("expected [denoising], [classification] or [jem]"),
+            "{error}"
+        );
     }
 }

@@ -28,8 +28,9 @@ pub fn fit(run: &mut Run, dir: &Path, stop: &AtomicBool) -> Result<()> {
     bar.reset_eta();
     let mut saved = Instant::now();
     while run.steps() < total {
+        let start = Instant::now();
         let step = run.step()?;
-        metrics.write(run.steps(), &figures(&step))?;
+        metrics.write(run.steps(), &figures(&step, start.elapsed()))?;
         bar.set_message(format!("loss {:.4}", step.loss));
         bar.inc(1);
         let last = run.steps() == total;
@@ -66,11 +67,12 @@ fn say(bar: &ProgressBar, line: String) {
     }
 }
 
-fn figures(step: &Step) -> Vec<(String, f64)> {
+fn figures(step: &Step, time: Duration) -> Vec<(String, f64)> {
     let mut figures = vec![("train/loss".to_string(), step.loss)];
     figures.extend(step.terms.iter().map(|(name, value)| (format!("train/{name}"), *value)));
     figures.push(("train/gradient_norm".into(), step.gradient_norm));
     figures.push(("train/rate".into(), step.rate));
+    figures.push(("train/images_per_second".into(), step.images as f64 / time.as_secs_f64().max(1e-9)));
     figures
 }
 

@@ -1,7 +1,7 @@
 //! Trains and evaluates GradResNet on libtorch, from a TOML config to a checkpoint that the exporter
 //! reads.
 //!
-//! The modules follow the paper: [`nets`] is section 3.2, [`objective`] eq. 13, [`noise`] the noise
+//! The modules follow the paper: [`nets`] is section 3.2, [`objective`] eq. 13 and [`jem`] its rival, [`noise`] the noise
 //! levels of section 3.3, [`optim`] and [`config`] the settings of appendix A. [`run`] puts them together
 //! into steps and checkpoints, [`fit`](mod@fit) into a run that a person watches. [`evaluate`](mod@evaluate)
 //! measures accuracy and PSNR; [`golden`](mod@golden) computes the float64 values that every other
@@ -14,10 +14,12 @@ pub mod device;
 pub mod evaluate;
 pub mod fit;
 pub mod golden;
+pub mod jem;
 pub mod metrics;
 pub mod nets;
 pub mod noise;
 pub mod objective;
 pub mod optim;
+mod refusal;
 pub mod run;
 pub mod study;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// σ = (√min + u(√max − √min))², u uniform in [0, 1] (section 3.3), in 8-bit units: a TOML pair
 /// `[1, 70]`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "[f64; 2]", into = "[f64; 2]")]
+#[serde(try_from = "Vec<f64>", into = "[f64; 2]")]
 pub struct NoiseLevel {
     /// Smallest, in 8-bit units.
     pub min: f64,
@@ -17,6 +17,15 @@ pub struct NoiseLevel {
 impl From<[f64; 2]> for NoiseLevel {
     fn from([min, max]: [f64; 2]) -> Self {
         NoiseLevel { min, max }
+    }
+}
+
+/// A list of another length is refused; TOML would cut a longer one off.
+impl TryFrom<Vec<f64>> for NoiseLevel {
+    type Error = &'static str;
+
+    fn try_from(list: Vec<f64>) -> Result<Self, Self::Error> {
+        <[f64; 2]>::try_from(list).map(NoiseLevel::from).map_err(|_| "must be [min, max]")
     }
 }
 

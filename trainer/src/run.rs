@@ -1,10 +1,11 @@
 //! One training run: its state, its steps, its checkpoints.
 
 use crate::config::Config;
-use crate::data::{BatchPlan, Images, Loader, Split};
+use crate::data::{BatchPlan, Images, Loader, Shape, Shapes, Split};
 use crate::evaluate::{Evaluation, Options, evaluate};
 use crate::golden::golden;
-use crate::nets::Network;
+use crate::jem::Replay;
+use crate::nets::{Network, Phase};
 use crate::objective;
 use crate::optim::{Optimizer, schedule};
 use anyhow::{Context, Result, ensure};
@@ -28,6 +29,12 @@ const RAW: &str = "raw.";
 /// Root mean square of σ·∇log p at the start (DESIGN: from a larger one, training may not leave the
 /// plateau).
 const INITIAL_SCORE: f64 = 0.1;
+
+/// A loss beyond this has left every scale that has a meaning; JEM's authors stop there too.
+const DIVERGED: f64 = 1e8;
+
+/// Sets the seeds of JEM's images and samples apart from those of the other objectives, 2·seed and 2·seed + 1.
+const JEM_SEED: u64 = 1 << 63;
 
 /// Held-out images that a validation looks at, at most, and the side of what it looks at.
 const VALIDATION_IMAGES: usize = 256;
@@ -74,6 +81,7 @@ pub struct Run {
     held_out: Images,
     denoising: Option<Loader>,
     classification: Option<Loader>,
+    jem: Option<(Loader, Replay)>,
 }
 
 /// What one step found.
@@ -83,6 +91,8 @@ pub struct Step {
     pub loss: f64,
     /// The terms of the loss by name.
     pub terms: Vec<(&'static str, f64)>,
+    /// Images that it took, over all terms.
+    pub images: usize,
     /// Norm of the gradient before clipping.
     pub gradient_norm: f64,
     /// Factor of the learning rates.
@@ -101,14 +111,15 @@ impl Run {
             Network::random(&spec.architecture, spec.classes.len(), config.seed, Kind::Float, place.device);
         let (train, held_out) = images.hold_out(config.held_out);
         let train = Arc::new(train);
-        if let Some(plan) = denoising_plan(&config) {
+        if let Some(plan) = denoising_plan(&config, train.len()) {
             let batch = Loader::start(train.clone(), plan, 0, 1).next_batch()?.to_device(place.device);
             objective::initialise_gain(&net, &batch, INITIAL_SCORE)?;
         }
         let average = config.optimizer.average.map(|_| net.copy());
         let optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
+        let replay = replay(&config, place.device);
         let state = State { step: 0, data: place.data.clone(), cpu_seconds: 0.0, command };
-        Ok(Run::assemble(config, spec, place, state, (net, average, optimizer), (train, held_out)))
+        Ok(Run::assemble(config, spec, place, state, (net, average, optimizer, replay), (train, held_out)))
     }
 
     /// Goes on from the checkpoint in a run's folder. `place` may overrule where the data is.
@@ -160,9 +171,13 @@ impl Run {
         };
         let mut optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
         optimizer.load(&saved).with_context(|| path.display().to_string())?;
+        let mut replay = replay(&config, place.device);
+        if let Some(replay) = &mut replay {
+            replay.load(&saved).with_context(|| path.display().to_string())?;
+        }
         let (train, held_out) = images.hold_out(config.held_out);
         let images = (Arc::new(train), held_out);
-        Ok(Run::assemble(config, spec, place, state, (net, average, optimizer), images))
+        Ok(Run::assemble(config, spec, place, state, (net, average, optimizer, replay), images))
     }
 
     fn assemble(
@@ -170,13 +185,14 @@ impl Run {
         spec: Spec,
         place: Place,
         state: State,
-        (net, average, optimizer): (Network, Option<Network>, Optimizer),
+        (net, average, optimizer, replay): (Network, Option<Network>, Optimizer, Option<Replay>),
         (train, held_out): (Arc<Images>, Images),
     ) -> Run {
         let loader = |plan| Loader::start(train.clone(), plan, state.step, place.loader_threads);
         Run {
-            denoising: denoising_plan(&config).map(loader),
+            denoising: denoising_plan(&config, train.len()).map(loader),
             classification: classification_plan(&config).map(loader),
+            jem: jem_plan(&config).map(loader).zip(replay),
             cpu_start: cpu_seconds(),
             config,
             spec,
@@ -211,20 +227,38 @@ impl Run {
     pub fn step(&mut self) -> Result<Step> {
         let (device, step) = (self.place.device, self.state.step);
         let mut terms = Vec::new();
-        if let (Some(loader), Some(config)) = (&mut self.denoising, &self.config.denoising) {
+        let mut images = 0;
+        let mut next = |loader: &mut Loader| {
             let batch = loader.next_batch()?.to_device(device);
-            terms.push(("denoising", objective::denoising(&self.net, &batch, config)?));
+            images += batch.sigma.numel();
+            anyhow::Ok(batch)
+        };
+        if let (Some(loader), Some(config)) = (&mut self.denoising, &self.config.denoising) {
+            terms.push(("denoising", objective::denoising(&self.net, &next(loader)?, config)?));
         }
         if let Some(loader) = &mut self.classification {
-            let batch = loader.next_batch()?.to_device(device);
-            terms.push(("classification", objective::classification(&self.net, &batch)?));
+            terms.push(("classification", objective::classification(&self.net, &next(loader)?)?));
+        }
+        if let Some((loader, replay)) = &mut self.jem {
+            let samples =
+                replay.sample(step, |image| {
+                    let output = self.net.density(image, Phase::Evaluation);
+                    output.log_p.context("the network has no energy")
+                })?;
+            terms.push(("jem", objective::likelihood(&self.net, &next(loader)?, &samples)?));
         }
         let loss: Tensor = terms.iter().map(|(_, term)| term).sum();
         let value = loss.double_value(&[]);
         ensure!(
-            value.is_finite(),
-            "step {}: the loss is {value}; lower the learning rates or clip the gradient ([optimizer] in {CONFIG})",
-            step + 1
+            value.is_finite() && value.abs() < DIVERGED,
+            "step {}: training has diverged, the loss is {value}{}; lower the learning rates or clip the gradient \
+             ([optimizer] in {CONFIG}). The last checkpoint is as it was",
+            step + 1,
+            if self.jem.is_some() {
+                " (the likelihood by sampling is known for it; more jem.steps help)"
+            } else {
+                ""
+            }
         );
         let parameters: Vec<&Tensor> = self.optimizer.names().filter_map(|n| self.net.parameter(n)).collect();
         let gradients = Tensor::run_backward(&[loss], &parameters, false, false);
@@ -237,7 +271,7 @@ impl Run {
         }
         self.state.step += 1;
         let terms = terms.iter().map(|(name, term)| (*name, term.double_value(&[]))).collect();
-        Ok(Step { loss: value, terms, gradient_norm, rate })
+        Ok(Step { loss: value, terms, images, gradient_norm, rate })
     }
 
     /// Measures the published network on some of the held-out images; `None` if none are held out.
@@ -280,6 +314,9 @@ impl Run {
         let golden = golden(&spec, &parameters);
         let staged = Checkpoint { spec, parameters, golden }.stage(&dir.join(CHECKPOINT))?;
         let mut saved = self.optimizer.to_tensors();
+        if let Some((_, replay)) = &self.jem {
+            saved.extend(replay.to_tensors());
+        }
         if self.average.is_some() {
             let raw = self.net.to_tensors().into_iter();
             saved.extend(raw.map(|(name, array)| (format!("{RAW}{name}"), array)));
@@ -293,31 +330,81 @@ impl Run {
 
 /// The spec of the model that `config` trains on `images`.
 fn fitting_spec(config: &Config, images: &Images, data: &Path) -> Result<Spec> {
-    ensure!(
-        config.classification.is_none() || images.classes().len() >= 2,
-        "{}: [classification] needs images in class folders, at least two",
-        data.display()
-    );
+    if let Some(what) = config.needs_classes() {
+        ensure!(
+            images.classes().len() >= 2,
+            "{}: {what} needs images in class folders, at least two",
+            data.display()
+        );
+    }
     let spec = config.spec(images.classes().to_vec());
     spec.validate()?;
     Ok(spec)
 }
 
-/// The two objectives draw different images and noise.
-fn denoising_plan(config: &Config) -> Option<BatchPlan> {
+/// The two objectives draw different images and noise. `images` is the number of those that are trained on.
+fn denoising_plan(config: &Config, images: usize) -> Option<BatchPlan> {
     let d = config.denoising.as_ref()?;
-    let (batch, size, augment, sigma) = (d.batch, d.size, d.augment, d.sigma);
-    Some(BatchPlan { batch, size, augment, sigma, seed: config.seed.wrapping_mul(2) })
+    let changes = config.classification.iter().flat_map(|c| {
+        let first_step = |epoch: u64| (epoch * images as u64).div_ceil(c.batch as u64);
+        d.schedule.iter().map(move |s| (first_step(s.from_epoch), Shape { batch: s.batch, size: s.size }))
+    });
+    Some(BatchPlan {
+        shapes: Shapes { first: Shape { batch: d.batch, size: d.size }, changes: changes.collect() },
+        augment: d.augment,
+        mix: false,
+        sigma: d.sigma,
+        seed: config.seed.wrapping_mul(2),
+    })
 }
 
 fn classification_plan(config: &Config) -> Option<BatchPlan> {
     let c = config.classification.as_ref()?;
-    let (batch, size, augment, sigma) = (c.batch, c.size, c.augment, c.sigma);
-    Some(BatchPlan { batch, size, augment, sigma, seed: config.seed.wrapping_mul(2).wrapping_add(1) })
+    Some(BatchPlan {
+        shapes: Shapes { first: Shape { batch: c.batch, size: c.size }, changes: Vec::new() },
+        augment: c.augment,
+        mix: c.mix,
+        sigma: c.sigma,
+        seed: config.seed.wrapping_mul(2).wrapping_add(1),
+    })
+}
+
+fn jem_plan(config: &Config) -> Option<BatchPlan> {
+    let j = config.jem.as_ref()?;
+    Some(BatchPlan {
+        shapes: Shapes { first: Shape { batch: j.batch, size: j.size }, changes: Vec::new() },
+        augment: j.augment,
+        mix: false,
+        sigma: j.sigma,
+        seed: config.seed.wrapping_mul(2) ^ JEM_SEED,
+    })
+}
+
+fn replay(config: &Config, device: Device) -> Option<Replay> {
+    let seed = config.seed.wrapping_mul(2).wrapping_add(1) ^ JEM_SEED;
+    Some(Replay::new(config.jem.clone()?, seed, device))
 }
 
 /// CPU time of this process, all threads, in seconds.
 fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Eight images, three a step: epoch 1 begins with image 8, the third of step 2, and epoch 3 with the first
+    /// of step 8. From the first step that shows nothing earlier on, the shape is another.
+    #[test]
+    fn epochs_of_the_schedule_are_those_of_the_classification() {
+        let text = include_str!("../configs/cifar10.toml")
+            .replace("batch = 64", "batch = 3")
+            .replace("[denoising]", "[denoising]\nschedule = [{ from_epoch = 1, batch = 5, size = 8 }, { from_epoch = 3, batch = 4, size = 16 }]");
+        let plan = denoising_plan(&Config::parse(&text).unwrap(), 8).unwrap();
+        assert_eq!(plan.shapes.first, Shape { batch: 16, size: 32 });
+        let expected = [(3, Shape { batch: 5, size: 8 }), (8, Shape { batch: 4, size: 16 })];
+        assert_eq!(plan.shapes.changes, expected);
+    }
 }

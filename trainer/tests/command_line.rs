@@ -121,8 +121,16 @@ fn bad_input_gives_one_line_that_names_it() {
         ("no data", fit(&good, &nowhere, &[]), "nowhere: not a folder"),
         ("no images", fit(&good, &empty, &[]), "no PNG or JPEG"),
         ("torn images", fit(&good, &torn, &[]), ".png: not a readable image"),
-        ("unknown field", fit(&config("a.toml", "scale =", "scael ="), &data, &[]), "scael"),
-        ("no width", fit(&config("b.toml", "width = 8", "width = 0"), &data, &[]), "width"),
+        (
+            "unknown field",
+            fit(&config("a.toml", "scale =", "scael ="), &data, &[]),
+            "a.toml:17: unknown field `scael`",
+        ),
+        (
+            "no width",
+            fit(&config("b.toml", "width = 8", "width = 0"), &data, &[]),
+            "b.toml:9: architecture.width: must be 1 to 1024",
+        ),
         ("batch 0", fit(&config("c.toml", "batch = 2", "batch = 0"), &data, &[]), "denoising.batch"),
         ("sigma", fit(&config("d.toml", "[1, 70]", "[70, 1]"), &data, &[]), "denoising.sigma"),
         ("NaN", fit(&config("e.toml", "[1, 70]", "[1, nan]"), &data, &[]), "denoising.sigma"),
@@ -136,6 +144,12 @@ fn bad_input_gives_one_line_that_names_it() {
     ];
     let classifier = config("g.toml", "[denoising]", "[classification]");
     cases.push(("no classes", fit(&classifier, &data, &[]), "class folders"));
+    let conditional = config("h.toml", "[denoising]", "[denoising]\ntarget = \"conditional\"");
+    cases.push((
+        "no class to condition on",
+        fit(&conditional, &data, &[]),
+        "denoising.target needs images in class",
+    ));
     if !tch::Cuda::is_available() {
         cases.push(("no CUDA", fit(&good, &data, &["--device", "cuda:0"]), "no CUDA"));
     }

@@ -5,7 +5,7 @@ use gradresnet_models::architecture::{
     BlockForm, DnCnn, DruNet, Energy, GradResNet, ResNet, SideConnections,
 };
 use gradresnet_models::{Activation, Architecture, Norm, Stem};
-use gradresnet_train::config::Denoising;
+use gradresnet_train::config::{Denoising, Target};
 use gradresnet_train::data::Batch;
 use gradresnet_train::data::augment::Augment;
 use gradresnet_train::nets::{Network, Phase};
@@ -85,7 +85,8 @@ fn batch() -> Batch {
         clean: Tensor::rand([2, 3, 8, 8], options),
         noise: Tensor::randn([2, 3, 8, 8], options),
         sigma: Tensor::from_slice(&[0.1, 0.3]),
-        classes: Some(Tensor::from_slice(&[0i64, 2])),
+        // The second image is of two classes, as after MixUp.
+        labels: Some(Tensor::from_slice(&[1.0, 0.0, 0.0, 0.0, 0.3, 0.7]).view([2, 3])),
     }
 }
 
@@ -122,15 +123,9 @@ fn the_denoiser_moves_along_the_gradient_of_its_log_density() {
 #[test]
 fn the_loss_has_the_right_gradient_through_the_double_backward_pass() {
     let batch = batch();
-    let config = Denoising {
-        batch: 2,
-        size: 8,
-        sigma: [10.0, 80.0].into(),
-        weight_power: 1.0,
-        augment: Augment::default(),
-    };
     for (name, architecture) in variants().into_iter().chain(direct()) {
         let classes = if architecture.is_direct() { 0 } else { 3 };
+        let config = config(if classes == 0 { Target::Unconditional } else { Target::Both });
         let net = Network::random(&architecture, classes, 2, Kind::Double, Device::Cpu);
         objective::initialise_gain(&net, &batch, 0.5).unwrap();
         let loss = |net: &Network| {
@@ -156,6 +151,48 @@ fn the_loss_has_the_right_gradient_through_the_double_backward_pass() {
         };
         let step = if classes == 0 { SHORT_STEP } else { STEP };
         close(along, slope(step, at), &name);
+    }
+}
+
+fn config(target: Target) -> Denoising {
+    Denoising {
+        target,
+        batch: 2,
+        size: 8,
+        schedule: Vec::new(),
+        sigma: [10.0, 80.0].into(),
+        weight_power: 1.0,
+        augment: Augment::default(),
+    }
+}
+
+/// The denoiser, which the first test ties to the density, gives the score back: (D(y) − y)/σ².
+#[test]
+fn each_target_is_the_residual_of_its_denoiser() {
+    let batch = batch();
+    let sigma = batch.sigma.view([-1, 1, 1, 1]);
+    for (name, architecture) in variants() {
+        if name.contains("atch") {
+            continue; // In training a batch norm normalises by the batch.
+        }
+        let net = Network::random(&architecture, 3, 6, Kind::Double, Device::Cpu);
+        let expected = |weights: Option<&Tensor>| {
+            let noisy = batch.noisy();
+            let denoised = net.outputs(&noisy, &batch.sigma, weights).denoised.unwrap();
+            let residual = (denoised - noisy) / &sigma + &batch.noise;
+            let errors = residual.square().mean_dim([1i64, 2, 3].as_slice(), false, None::<Kind>);
+            // E σ of s², s uniform in [a, b], is (a² + ab + b²)/3; in 8-bit units.
+            let moment = (10.0 + (10.0f64 * 80.0).sqrt() + 80.0) / 3.0 / 255.0;
+            (errors * &batch.sigma / moment).mean(None::<Kind>).double_value(&[])
+        };
+        let (free, given) = (expected(None), expected(batch.labels.as_ref()));
+        assert!((free - given).abs() > 1e-6, "{name}: the classes do nothing");
+        for (target, expected) in
+            [(Target::Unconditional, free), (Target::Conditional, given), (Target::Both, free + given)]
+        {
+            let found = objective::denoising(&net, &batch, &config(target)).unwrap().double_value(&[]);
+            close(found, expected, &format!("{name}, {target:?}"));
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use gradresnet_models::Checkpoint;
 use gradresnet_train::config::Config;
+use gradresnet_train::fit::fit;
 use gradresnet_train::run::{CHECKPOINT, CONFIG, Place, Run, Step};
 use std::path::Path;
 use tch::Device;
@@ -22,8 +23,8 @@ centre = 0.5
 scale = 4.0
 "#;
 
-/// Every kind of state: both rules, an average, running statistics, both objectives.
-const CASES: [(&str, &str, &str); 3] = [
+/// Every kind of state: both rules, an average, running statistics, both objectives, every augmentation.
+const CASES: [(&str, &str, &str); 4] = [
     (
         "denoising, Muon, average",
         "group",
@@ -44,19 +45,23 @@ average = 0.99
 "#,
     ),
     (
-        "joint, AdamW, batch norm",
+        "joint, both targets, a schedule, mixed, AdamW, batch norm",
         "batch",
         r#"
 [denoising]
 batch = 2
 size = 8
 sigma = [1, 100]
+target = "both"
+# Eight images, three a step: from step 3 on, which is where the run is stopped.
+schedule = [{ from_epoch = 1, batch = 3, size = 4 }]
 
 [classification]
 batch = 3
 size = 8
 sigma = [0, 20]
-augment = { padding = 2 }
+augment = { resized_crop = true }
+mix = true
 
 [optimizer]
 adamw = { learning_rate = 4e-3, weight_decay = 0.01 }
@@ -70,10 +75,31 @@ adamw = { learning_rate = 4e-3, weight_decay = 0.01 }
 batch = 3
 size = 8
 sigma = [0, 20]
+augment = { padding = 2 }
 
 [optimizer]
 muon = { learning_rate = 0.02, weight_decay = 0.01 }
 adamw = { learning_rate = 4e-3 }
+"#,
+    ),
+    (
+        "likelihood by sampling",
+        "group",
+        r#"
+[classification]
+batch = 3
+size = 8
+sigma = [3.825, 3.825]
+
+[jem]
+batch = 3
+size = 8
+sigma = [3.825, 3.825]
+buffer = 4
+steps = 3
+
+[optimizer]
+adamw = { learning_rate = 1e-4 }
 "#,
     ),
 ];
@@ -142,6 +168,25 @@ fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
         assert_eq!(whole.golden, stopped.golden, "{name}");
         assert_eq!(stopped.spec.provenance.unwrap().steps, STEPS);
     }
+}
+
+#[test]
+fn a_run_that_diverges_says_so_and_keeps_its_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    images(&data);
+    let case = CASES[3].2.replace("1e-4", "10.0").replace("steps = 3", "steps = 3\nstep_size = 1e3");
+    let text = format!(
+        "name = \"t\"\ndata = \"none\"\nsteps = 100\nheld_out = 0.0\n{}{case}",
+        ARCHITECTURE.replace("NORM", "none")
+    );
+    let mut run = Run::start(Config::parse(&text).unwrap(), place(&data), "test".into()).unwrap();
+    let run_dir = dir.path().join("run");
+    std::fs::create_dir(&run_dir).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let error = fit(&mut run, &run_dir, &stop).unwrap_err().to_string();
+    assert!(error.contains("diverged") && error.contains("jem.steps"), "{error}");
+    assert!(!run_dir.join(CHECKPOINT).exists(), "a checkpoint of nothing was written");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Crops, flips and quarter turns of 8-bit images into planar float images.
 
 use super::images::Pixels;
+use super::resized_crop::resized_crop;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
@@ -17,17 +18,43 @@ pub struct Augment {
     /// Turns by a multiple of 90°, of square crops.
     #[serde(default)]
     pub turn: bool,
+    /// A part of random size and shape, resized to the crop's size, in place of a crop.
+    #[serde(default)]
+    pub resized_crop: bool,
 }
 
 impl Augment {
     /// A random `size`×`size` crop, varied, appended to `out` as 3 planes in [0, 1]. Where the image is
     /// smaller than the crop, it is continued by reflection.
     pub fn apply(&self, image: &Pixels, size: usize, rng: &mut impl Rng, out: &mut Vec<f32>) {
-        let mut offset = |extent: usize| -> isize {
-            let room = (extent + 2 * self.padding).saturating_sub(size);
-            rng.random_range(0..=room) as isize - self.padding as isize
-        };
-        let (top, left) = (offset(image.height), offset(image.width));
+        if self.resized_crop {
+            let planes = resized_crop(image, size, rng);
+            let pixel = |channel, row, column| planes[(channel * size + row) * size + column];
+            self.orient(size, rng, out, pixel);
+        } else {
+            let mut offset = |extent: usize| -> isize {
+                let room = (extent + 2 * self.padding).saturating_sub(size);
+                rng.random_range(0..=room) as isize - self.padding as isize
+            };
+            let (top, left) = (offset(image.height), offset(image.width));
+            let at = |start: isize, i: usize, extent| self.source(start + i as isize, extent);
+            self.orient(size, rng, out, |channel, row, column| {
+                match (at(top, row, image.height), at(left, column, image.width)) {
+                    (Some(y), Some(x)) => f32::from(image.rgb[(y * image.width + x) * 3 + channel]) / 255.0,
+                    _ => 0.0,
+                }
+            });
+        }
+    }
+
+    /// Appends what `pixel` says of a channel, row and column, flipped and turned.
+    fn orient(
+        &self,
+        size: usize,
+        rng: &mut impl Rng,
+        out: &mut Vec<f32>,
+        pixel: impl Fn(usize, usize, usize) -> f32,
+    ) {
         let flip = self.flip && rng.random();
         let turns = if self.turn { rng.random_range(0..4) } else { 0 };
         let last = size - 1;
@@ -40,14 +67,7 @@ impl Augment {
                         2 => (last - row, last - column),
                         _ => (last - column, row),
                     };
-                    let c = if flip { last - c } else { c };
-                    let at = |start: isize, i: usize, extent| self.source(start + i as isize, extent);
-                    out.push(match (at(top, r, image.height), at(left, c, image.width)) {
-                        (Some(y), Some(x)) => {
-                            f32::from(image.rgb[(y * image.width + x) * 3 + channel]) / 255.0
-                        }
-                        _ => 0.0,
-                    });
+                    out.push(pixel(channel, r, if flip { last - c } else { c }));
                 }
             }
         }
@@ -102,7 +122,7 @@ mod tests {
 
     #[test]
     fn flips_and_turns_reach_all_eight_symmetries_of_the_square() {
-        let all = Augment { flip: true, turn: true, padding: 0 };
+        let all = Augment { flip: true, turn: true, ..Augment::default() };
         assert_eq!(variants(all, &image(2, 2), 2).len(), 8);
     }
 
@@ -118,6 +138,6 @@ mod tests {
         let reflected: Vec<_> = (-3..6).map(|p| reflect(p, 3)).collect();
         assert_eq!(reflected, [1, 2, 1, 0, 1, 2, 1, 0, 1]);
         assert_eq!(reflect(-5, 1), 0);
-        variants(Augment { flip: true, turn: true, padding: 0 }, &image(2, 3), 8);
+        variants(Augment { flip: true, turn: true, ..Augment::default() }, &image(2, 3), 8);
     }
 }

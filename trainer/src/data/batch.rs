@@ -3,6 +3,7 @@
 
 use super::augment::Augment;
 use super::images::Images;
+use super::mix::Mixture;
 use crate::noise::NoiseLevel;
 use anyhow::{Result, anyhow};
 use rand::SeedableRng;
@@ -12,7 +13,7 @@ use rand_distr::{Distribution, StandardNormal};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Batches that each thread makes ahead.
 const AHEAD: usize = 2;
@@ -26,8 +27,8 @@ pub struct Batch {
     pub noise: Tensor,
     /// Noise levels in image units, `[N]`.
     pub sigma: Tensor,
-    /// Classes, `[N]`; `None` for images without.
-    pub classes: Option<Tensor>,
+    /// Probabilities of the classes, `[N,C]`; `None` for images without.
+    pub labels: Option<Tensor>,
 }
 
 impl Batch {
@@ -42,7 +43,7 @@ impl Batch {
             clean: self.clean.to_device(device),
             noise: self.noise.to_device(device),
             sigma: self.sigma.to_device(device),
-            classes: self.classes.as_ref().map(|c| c.to_device(device)),
+            labels: self.labels.as_ref().map(|l| l.to_device(device)),
         }
     }
 }
@@ -50,16 +51,46 @@ impl Batch {
 /// How to make the batches of one objective.
 #[derive(Clone, Debug)]
 pub struct BatchPlan {
-    /// Images in a batch.
-    pub batch: usize,
-    /// Side of the square crops, in pixels.
-    pub size: usize,
+    /// How many images, of which size.
+    pub shapes: Shapes,
     /// How they are varied.
     pub augment: Augment,
+    /// Whether they are mixed with one another, before the noise.
+    pub mix: bool,
     /// Their noise levels.
     pub sigma: NoiseLevel,
     /// Seed; two objectives take different ones.
     pub seed: u64,
+}
+
+/// How much a step shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Images in a batch.
+    pub batch: usize,
+    /// Side of the square crops, in pixels.
+    pub size: usize,
+}
+
+/// The shapes of the batches over time.
+#[derive(Clone, Debug)]
+pub struct Shapes {
+    /// That of the first step.
+    pub first: Shape,
+    /// Steps from which on it is another, in rising order.
+    pub changes: Vec<(u64, Shape)>,
+}
+
+impl Shapes {
+    /// The shape of a step's batch, and the number of images shown before it.
+    fn at(&self, step: u64) -> (Shape, u64) {
+        let (mut shape, mut since, mut shown) = (self.first, 0, 0);
+        for &(from, next) in self.changes.iter().take_while(|(from, _)| *from <= step) {
+            shown += (from - since) * shape.batch as u64;
+            (shape, since) = (next, from);
+        }
+        (shape, shown + (step - since) * shape.batch as u64)
+    }
 }
 
 /// The images of a step: the data set in a new order each epoch, cut into batches.
@@ -77,28 +108,35 @@ impl Sampler {
     }
 
     fn batch(&self, step: u64) -> Result<Batch> {
-        let BatchPlan { batch, size, augment, sigma, seed } = &self.plan;
+        let BatchPlan { shapes, augment, mix, sigma, seed } = &self.plan;
+        let (Shape { batch, size }, shown) = shapes.at(step);
         // Distinct streams of one generator: `2·step` for batches, `2·epoch + 1` for orders.
         let mut rng = ChaCha8Rng::seed_from_u64(*seed);
         rng.set_stream(2 * step);
         let mut clean = Vec::with_capacity(batch * 3 * size * size);
-        let mut classes = Vec::with_capacity(*batch);
-        let mut levels = Vec::with_capacity(*batch);
-        for i in 0..*batch as u64 {
-            let index = self.index(step * *batch as u64 + i);
+        let mut classes = Vec::with_capacity(batch);
+        let mut levels = Vec::with_capacity(batch);
+        for i in 0..batch as u64 {
+            let index = self.index(shown + i);
             let pixels = self.images.pixels(index)?;
-            augment.apply(&pixels, *size, &mut rng, &mut clean);
+            augment.apply(&pixels, size, &mut rng, &mut clean);
             classes.extend(self.images.class(index).map(|c| c as i64));
             levels.push(sigma.sample(&mut rng) as f32);
         }
         let noise: Vec<f32> = StandardNormal.sample_iter(&mut rng).take(clean.len()).collect();
-        let shape = [*batch as i64, 3, *size as i64, *size as i64];
-        Ok(Batch {
-            clean: Tensor::from_slice(&clean).reshape(shape),
-            noise: Tensor::from_slice(&noise).reshape(shape),
-            sigma: Tensor::from_slice(&levels),
-            classes: (classes.len() == *batch).then(|| Tensor::from_slice(&classes)),
-        })
+        let shape = [batch as i64, 3, size as i64, size as i64];
+        let mut clean = Tensor::from_slice(&clean).reshape(shape);
+        let mut labels = (classes.len() == batch).then(|| {
+            let count = self.images.classes().len() as i64;
+            Tensor::from_slice(&classes).one_hot(count).to_kind(Kind::Float)
+        });
+        if *mix {
+            let mixture = Mixture::sample(size, &mut rng);
+            clean = mixture.images(&clean);
+            labels = labels.map(|labels| mixture.labels(&labels, size));
+        }
+        let noise = Tensor::from_slice(&noise).reshape(shape);
+        Ok(Batch { clean, noise, sigma: Tensor::from_slice(&levels), labels })
     }
 
     /// The image at `position` of the endless sequence of shuffled epochs.
@@ -178,9 +216,12 @@ mod tests {
 
     fn plan() -> BatchPlan {
         BatchPlan {
-            batch: 3,
-            size: 4,
-            augment: Augment { padding: 0, flip: true, turn: true },
+            shapes: Shapes {
+                first: Shape { batch: 3, size: 4 },
+                changes: vec![(4, Shape { batch: 2, size: 6 }), (7, Shape { batch: 5, size: 2 })],
+            },
+            augment: Augment { flip: true, turn: true, ..Augment::default() },
+            mix: true,
             sigma: [1.0, 70.0].into(),
             seed: 7,
         }
@@ -192,11 +233,21 @@ mod tests {
         let mut one = Loader::start(images.clone(), plan(), 0, 1);
         let all: Vec<Batch> = (0..12).map(|_| one.next_batch().unwrap()).collect();
         assert!(!all[0].noise.equal(&all[1].noise));
+        let shapes: Vec<_> = all.iter().map(|b| (b.clean.size()[0], b.clean.size()[3])).collect();
+        assert_eq!(shapes, [[(3, 4); 4].as_slice(), &[(2, 6); 3], &[(5, 2); 5]].concat());
         let mut later = Loader::start(images, plan(), 5, 3);
         for expected in &all[5..] {
             let found = later.next_batch().unwrap();
             assert!(found.noisy().equal(&expected.noisy()));
         }
+    }
+
+    /// With batches of 3, 3, 3, 3, 2, 2, 2, 5, … no image is passed over or shown twice in an epoch.
+    #[test]
+    fn a_change_of_shape_goes_on_where_the_last_batch_ended() {
+        let shapes = plan().shapes;
+        let shown: Vec<u64> = (0..9).map(|step| shapes.at(step).1).collect();
+        assert_eq!(shown, [0, 3, 6, 9, 12, 14, 16, 18, 23]);
     }
 
     #[test]

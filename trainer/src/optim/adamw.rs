@@ -1,6 +1,7 @@
 //! AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019).
 
-use anyhow::{Result, ensure};
+use crate::refusal::{Refusal, require};
+use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -11,7 +12,7 @@ pub struct AdamW {
     /// Step size.
     pub learning_rate: f64,
     /// Decay of the running mean and of the running square of the gradient.
-    #[serde(default = "betas")]
+    #[serde(default = "betas", deserialize_with = "pair")]
     pub betas: [f64; 2],
     /// Added to the root of the running square.
     #[serde(default = "epsilon")]
@@ -25,20 +26,34 @@ fn betas() -> [f64; 2] {
     [0.9, 0.999]
 }
 
+/// Two numbers; of a longer list, TOML would take the first two.
+fn pair<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[f64; 2], D::Error> {
+    let list = Vec::deserialize(deserializer)?;
+    list.try_into().map_err(|_| D::Error::custom("must be two numbers"))
+}
+
 fn epsilon() -> f64 {
     1e-8
 }
 
 impl AdamW {
-    pub(super) fn validate(&self) -> Result<()> {
-        ensure!(self.learning_rate > 0.0, "optimizer.adamw.learning_rate: must be above 0");
-        ensure!(
+    pub(super) fn validate(&self) -> Result<(), Refusal> {
+        require(
+            self.learning_rate > 0.0 && self.learning_rate <= 10.0,
+            "optimizer.adamw.learning_rate",
+            "must be above 0 and at most 10",
+        )?;
+        require(
             self.betas.iter().all(|b| (0.0..1.0).contains(b)),
-            "optimizer.adamw.betas: must be at least 0 and below 1"
-        );
-        ensure!(self.epsilon > 0.0, "optimizer.adamw.epsilon: must be above 0");
-        ensure!(self.weight_decay >= 0.0, "optimizer.adamw.weight_decay: must not be negative");
-        Ok(())
+            "optimizer.adamw.betas",
+            "must be two numbers of at least 0 and below 1",
+        )?;
+        require(
+            self.epsilon > 0.0 && self.epsilon <= 1.0,
+            "optimizer.adamw.epsilon",
+            "must be above 0 and at most 1",
+        )?;
+        require((0.0..=1.0).contains(&self.weight_decay), "optimizer.adamw.weight_decay", "must be 0 to 1")
     }
 
     pub(super) fn step(

@@ -11,6 +11,7 @@ pub use adamw::AdamW;
 pub use muon::Muon;
 
 use crate::convert::{from_array, to_array};
+use crate::refusal::{Refusal, require};
 use anyhow::{Context, Result, ensure};
 use gradresnet_models::{Parameter, ParameterKind, Tensors};
 use serde::{Deserialize, Serialize};
@@ -37,19 +38,17 @@ pub struct OptimizerConfig {
 }
 
 impl OptimizerConfig {
-    /// # Errors
-    /// Names the field that is out of range.
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<(), Refusal> {
         self.adamw.validate()?;
         if let Some(muon) = &self.muon {
             muon.validate()?;
         }
-        ensure!(self.clip.is_none_or(|c| c > 0.0), "optimizer.clip: must be above 0");
-        ensure!(
+        require(self.clip.is_none_or(|c| c > 0.0), "optimizer.clip", "must be above 0")?;
+        require(
             self.average.is_none_or(|a| (0.0..1.0).contains(&a)),
-            "optimizer.average: must be at least 0 and below 1"
-        );
-        Ok(())
+            "optimizer.average",
+            "must be at least 0 and below 1",
+        )
     }
 }
 

@@ -3,7 +3,7 @@
 //! The kernel of a convolution counts as a matrix of its output channels by everything else. The update
 //! is the Nesterov momentum with its singular values brought near 1 by five Newton–Schulz iterations.
 
-use anyhow::{Result, ensure};
+use crate::refusal::{Refusal, require};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -31,14 +31,18 @@ fn momentum() -> f64 {
 }
 
 impl Muon {
-    pub(super) fn validate(&self) -> Result<()> {
-        ensure!(self.learning_rate > 0.0, "optimizer.muon.learning_rate: must be above 0");
-        ensure!(
+    pub(super) fn validate(&self) -> Result<(), Refusal> {
+        require(
+            self.learning_rate > 0.0 && self.learning_rate <= 10.0,
+            "optimizer.muon.learning_rate",
+            "must be above 0 and at most 10",
+        )?;
+        require(
             (0.0..1.0).contains(&self.momentum),
-            "optimizer.muon.momentum: must be at least 0 and below 1"
-        );
-        ensure!(self.weight_decay >= 0.0, "optimizer.muon.weight_decay: must not be negative");
-        Ok(())
+            "optimizer.muon.momentum",
+            "must be at least 0 and below 1",
+        )?;
+        require((0.0..=1.0).contains(&self.weight_decay), "optimizer.muon.weight_decay", "must be 0 to 1")
     }
 
     pub(super) fn step(&self, parameter: &mut Tensor, gradient: &Tensor, state: &mut Tensor, rate: f64) {
