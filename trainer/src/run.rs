@@ -240,11 +240,10 @@ impl Run {
             terms.push(("classification", objective::classification(&self.net, &next(loader)?)?));
         }
         if let Some((loader, replay)) = &mut self.jem {
-            let samples =
-                replay.sample(step, |image| {
-                    let output = self.net.density(image, Phase::Evaluation);
-                    output.log_p.context("the network has no energy")
-                })?;
+            let samples = replay.sample(step, |image| {
+                let output = self.net.density(image, Phase::Evaluation);
+                output.log_p.context("the network has no energy")
+            })?;
             terms.push(("jem", objective::likelihood(&self.net, &next(loader)?, &samples)?));
         }
         let loss: Tensor = terms.iter().map(|(_, term)| term).sum();

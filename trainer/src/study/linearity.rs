@@ -3,7 +3,7 @@
 use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::jacobian::Jacobian;
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Need, Subject, bounded, correct, norms, sum};
+use super::subject::{Batch, Inputs, Subject, bounded, correct, norms, sum};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -11,10 +11,11 @@ use tch::{Kind, Tensor};
 /// Measure how far the denoiser is from D(y) = J(y) y (section 4.2), and accuracy under noise without attack
 ///
 /// A denoiser that is homogeneous of degree 1, as a bias-free network of convolutions and ReLUs is, equals its
-/// Jacobian times its input (Mohan et al. 2020). But the denoiser here is y + σ² ∇log p(y), and if the image and
+/// Jacobian times its input (Mohan et al. 2020). But a GradResNet's is y + σ² ∇log p(y), and if the image and
 /// σ both grow by α, ∇log p has to shrink by α: then D is homogeneous in y and σ together, and Euler's relation is
 /// D(y) = J(y) y + 2(D(y) − y). Both defects are given, in float64, for y and D(y) less the centre that the
-/// network subtracts, too. Writes linearity.json, .md and linearity.png.
+/// network subtracts, too. Of a direct denoiser the product with J is a central difference; of a network that only
+/// classifies there is accuracy alone. Writes linearity.json, .md and linearity.png.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
@@ -34,7 +35,8 @@ struct Row {
     sigma: f64,
     /// Accuracy on the noisy images.
     accuracy: Option<f64>,
-    /// Mean over images of ‖D(y) − J(y) y‖ / ‖D(y)‖; none without noise, where D is the identity.
+    /// Mean over images of ‖D(y) − J(y) y‖ / ‖D(y)‖; none without a denoiser, or without noise, where D is the
+    /// identity.
     defect: Option<f64>,
     /// The same with y and D(y) less the network's centre.
     defect_about_centre: Option<f64>,
@@ -50,7 +52,7 @@ struct Row {
 /// # Errors
 /// If inputs cannot be read or results cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    let (subjects, images) = args.inputs.open(Kind::Double, &[Need::Energy])?;
+    let (subjects, images) = args.inputs.open(Kind::Double, &[])?;
     let settings = serde_json::json!({ "data": args.inputs.data_name(), "images": args.images });
     let mut report = Report::<Row>::open(&args.inputs.output, "linearity", &settings)?;
     let bar = progress(subjects.len() * args.sigma.len(), "noise levels")?;
@@ -70,19 +72,28 @@ pub fn run(args: &Args) -> Result<()> {
 fn study(subject: &Subject, batch: &Batch, level: f64) -> Result<Row> {
     let sigma = level / 255.0;
     let count = batch.images.size()[0] as f64;
-    let centre = subject.spec.architecture.centre();
+    let a = &subject.spec.architecture;
+    let centre = a.centre();
     let (mut right, mut defects) = (0.0, [0.0; 4]);
     for (first, part) in batch.parts() {
         let noisy = part.noisy(sigma, first);
         if let (Some(classes), Some(logits)) = (&part.classes, subject.net.logits(&noisy)) {
             right += correct(&logits, classes);
         }
-        let jacobian = Jacobian::new(subject.net.as_ref(), &noisy, sigma)?;
-        for (sum, defect) in defects.iter_mut().zip(defects_of(&jacobian, &noisy, centre)) {
+        let of_part = if a.has_energy() {
+            let jacobian = Jacobian::new(subject.net.as_ref(), &noisy, sigma)?;
+            defects_of(&jacobian.denoised(), |v| Ok(jacobian.product(v)), &noisy, centre)?
+        } else if a.is_direct() {
+            let denoise = |y: &Tensor| subject.net.denoise(y, sigma, None);
+            defects_of(&denoise(&noisy)?, |v| difference(denoise, &noisy, v), &noisy, centre)?
+        } else {
+            continue;
+        };
+        for (sum, defect) in defects.iter_mut().zip(of_part) {
             *sum += defect;
         }
     }
-    let mean = |index: usize| (level > 0.0).then(|| defects[index] / count);
+    let mean = |index: usize| (level > 0.0 && a.denoises()).then(|| defects[index] / count);
     Ok(Row {
         model: subject.spec.name.clone(),
         sigma: level,
@@ -94,20 +105,30 @@ fn study(subject: &Subject, batch: &Batch, level: f64) -> Result<Row> {
     })
 }
 
-/// Sums over the images of the four defects of [`Row`].
-fn defects_of(jacobian: &Jacobian, noisy: &Tensor, centre: f64) -> [f64; 4] {
-    let denoised = jacobian.denoised();
-    let removed = &denoised - noisy;
-    let gap = &denoised - jacobian.product(noisy);
-    let centred = &denoised - centre;
-    let centred_gap = &centred - jacobian.product(&(noisy - centre));
+/// J v of a denoiser at `y`, in float64: a step so short that hardly a ReLU switches within it.
+fn difference(denoise: impl Fn(&Tensor) -> Result<Tensor>, y: &Tensor, v: &Tensor) -> Result<Tensor> {
+    const STEP: f64 = 1e-6;
+    Ok((denoise(&(y + v * STEP))? - denoise(&(y - v * STEP))?) / (2.0 * STEP))
+}
+
+/// Sums over the images of the four defects of [`Row`], from D(y) and products with J(y).
+fn defects_of(
+    denoised: &Tensor,
+    product: impl Fn(&Tensor) -> Result<Tensor>,
+    noisy: &Tensor,
+    centre: f64,
+) -> Result<[f64; 4]> {
+    let removed = denoised - noisy;
+    let gap = denoised - product(noisy)?;
+    let centred = denoised - centre;
+    let centred_gap = &centred - product(&(noisy - centre))?;
     let ratio = |a: &Tensor, b: &Tensor| sum(&(norms(a) / norms(b)));
-    [
-        ratio(&gap, &denoised),
+    Ok([
+        ratio(&gap, denoised),
         ratio(&centred_gap, &centred),
         ratio(&gap, &removed),
         ratio(&(centred_gap - &removed * 2), &removed),
-    ]
+    ])
 }
 
 fn panels(report: &Report<Row>) -> Vec<Panel> {
@@ -140,21 +161,45 @@ fn panels(report: &Report<Row>) -> Vec<Panel> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::subject::noise_like;
     use super::super::subject::tests::{Blind, Quadratic};
+    use super::super::subject::{Model, noise_like};
     use super::*;
+    use crate::nets::Network;
+    use gradresnet_models::architecture::DnCnn;
+    use gradresnet_models::{Norm, ParameterKind};
     use tch::Device;
 
     fn noisy() -> Tensor {
         noise_like(&Tensor::zeros([1, 3, 2, 2], (Kind::Double, Device::Cpu)), 3, 0)
     }
 
+    fn defects(net: &dyn Model) -> [f64; 4] {
+        let jacobian = Jacobian::new(net, &noisy(), 0.5).unwrap();
+        defects_of(&jacobian.denoised(), |v| Ok(jacobian.product(v)), &noisy(), 0.5).unwrap()
+    }
+
+    /// Mohan et al. (2020): without biases and norms, D(y) = J(y) y; with biases, not.
+    #[test]
+    fn a_direct_denoiser_without_biases_is_its_jacobian_times_its_input() {
+        for biases in [false, true] {
+            let a = DnCnn { depth: 4, width: 8, norm: Norm::None, biases };
+            let net = Network::random(&a.into(), 0, 1, Kind::Double, Device::Cpu);
+            for parameter in net.list().iter().filter(|p| p.kind == ParameterKind::Bias) {
+                let _ = tch::no_grad(|| net.parameter(&parameter.name).unwrap().shallow_clone().fill_(0.3));
+            }
+            let denoise = |y: &Tensor| net.denoise(y, 0.5, None);
+            let y = noisy();
+            let found = defects_of(&denoise(&y).unwrap(), |v| difference(denoise, &y, v), &y, 0.0).unwrap();
+            // Central differences in float64 err by 1e-10.
+            assert!(if biases { found[0] > 1e-2 } else { found[0] < 1e-8 }, "{biases}: {found:?}");
+        }
+    }
+
     /// A quadratic log-density has a linear denoiser: no defect about 0, one about any other centre.
     #[test]
     fn a_linear_denoiser_has_no_defect() {
         let net = Quadratic::random(12, 2);
-        let [defect, centred, removed, joint] =
-            defects_of(&Jacobian::new(&net, &noisy(), 0.5).unwrap(), &noisy(), 0.5);
+        let [defect, centred, removed, joint] = defects(&net);
         assert!(defect < 1e-12 && removed < 1e-11, "{defect} {removed}");
         assert!(centred > 1e-3 && joint > 0.1, "{centred} {joint}");
     }
@@ -163,8 +208,7 @@ mod tests {
     /// denoiser removes.
     #[test]
     fn a_score_that_shrinks_as_the_image_grows_obeys_eulers_relation() {
-        let [_, centred, _, joint] =
-            defects_of(&Jacobian::new(&Blind, &noisy(), 0.5).unwrap(), &noisy(), 0.5);
+        let [_, centred, _, joint] = defects(&Blind);
         assert!(joint < 1e-12 && centred > 0.1, "{centred} {joint}");
     }
 }
