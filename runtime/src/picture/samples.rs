@@ -47,10 +47,10 @@ impl Samples {
 
     /// Integers are rounded and clipped to [0, 1].
     pub(super) fn set(&mut self, i: usize, value: f32) {
-        // Casts from float saturate.
+        // Casts from float cut off the fraction and saturate.
         match self {
-            Samples::Eight(v) => v[i] = (value * 255.0).round() as u8,
-            Samples::Sixteen(v) => v[i] = (value * 65535.0).round() as u16,
+            Samples::Eight(v) => v[i] = (value * 255.0 + 0.5) as u8,
+            Samples::Sixteen(v) => v[i] = (value * 65535.0 + 0.5) as u16,
             Samples::Float(v) => v[i] = value,
         }
     }
