@@ -62,6 +62,17 @@ impl Samples {
         }
     }
 
+    /// Makes premultiplied colours straight: divides them by the transparency, the last of the `channels`, where
+    /// that is not 0.
+    pub(super) fn divide_by_alpha(&mut self, channels: usize) {
+        for start in (0..self.len()).step_by(channels) {
+            let alpha = self.get(start + channels - 1);
+            if alpha > 0.0 {
+                (start..start + channels - 1).for_each(|i| self.set(i, self.get(i) / alpha));
+            }
+        }
+    }
+
     /// The same samples at another depth; a copy only if it differs.
     pub(super) fn at(&self, depth: Depth) -> Cow<'_, Samples> {
         if depth == self.depth() {
