@@ -10,13 +10,15 @@ use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor};
 use std::path::Path;
 
 /// Largest JPEG file accepted.
 const MAX_JPEG_BYTES: u64 = 4 * MAX_PIXELS as u64;
 /// Most memory that a decoder may take: twice the largest image with float samples and transparency.
 const MAX_DECODER_BYTES: u64 = 32 * MAX_PIXELS as u64;
+
+const CMYK: &str = "the image is CMYK; convert it to RGB first";
 
 /// How TIFF files with 64-bit offsets begin.
 const BIG_TIFF: [&[u8; 4]; 2] = [b"II+\0", b"MM\0+"];
@@ -69,7 +71,7 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
         (height, width) = (decoder.dimensions().1 as usize, decoder.dimensions().0 as usize);
         bound(height, width)?;
         if let ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16 = decoder.original_color_type() {
-            return Err(refused("the image is CMYK; convert it to RGB first".into()));
+            return Err(refused(CMYK.into()));
         }
         (metadata, orientation) = match format {
             Format::Tiff => tiff_file::describe(path)?,
@@ -94,22 +96,27 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
     Ok(Picture { depth: samples.depth(), samples, height, width, channels, metadata, format })
 }
 
-/// A file with its format, which its content tells, or else its name.
+/// A file with its format, which its content tells, whatever its name says.
 fn open(path: &Path) -> Result<ImageReader<BufReader<File>>> {
-    let mut reader = ImageReader::open(path)?.with_guessed_format()?;
-    // The image crate reads these files and does not know them by their content.
-    let mut start = [0; 4];
-    let known = File::open(path)?.read_exact(&mut start).is_ok() && BIG_TIFF.contains(&&start);
-    if known {
-        reader.set_format(ImageFormat::Tiff);
+    let mut file = BufReader::new(File::open(path)?);
+    let start = file.fill_buf()?;
+    if start.is_empty() {
+        return Err(refused("the file is empty".into()));
     }
-    Ok(reader)
+    // The image crate reads these files and does not know them by their content.
+    if BIG_TIFF.iter().any(|magic| start.starts_with(*magic)) {
+        return Ok(ImageReader::with_format(file, ImageFormat::Tiff));
+    }
+    Ok(ImageReader::new(file).with_guessed_format()?)
 }
 
 fn jpeg(path: &Path, limits: Limits) -> Result<impl ImageDecoder> {
     let bytes = staged::read_bounded(path, MAX_JPEG_BYTES)?;
-    if !ends_as_jpeg(&bytes) {
-        return Err(refused("the JPEG data end before the image does".into()));
+    // The decoder makes RGB of CMYK without a word, and without its profile.
+    match jpeg_components(&bytes) {
+        None => return Err(refused("the JPEG data end before the image does".into())),
+        Some(4) => return Err(refused(CMYK.into())),
+        Some(_) => {}
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), ImageFormat::Jpeg);
     reader.limits(limits);
@@ -159,23 +166,28 @@ fn stored(image: DynamicImage) -> Result<Samples> {
     })
 }
 
-/// Whether the scan data of a JPEG file go on to its end marker. The decoder fills what is missing with
-/// grey and says nothing.
-fn ends_as_jpeg(bytes: &[u8]) -> bool {
+/// How many colour components a JPEG file has; `None` if its scan data do not go on to its end marker. The decoder
+/// fills what is missing with grey and says nothing.
+fn jpeg_components(bytes: &[u8]) -> Option<u8> {
     const START_OF_SCAN: u8 = 0xDA;
     const END: [u8; 2] = [0xFF, 0xD9];
-    let mut at = 2;
-    while let Some(&[0xFF, marker]) = bytes.get(at..at + 2).and_then(|two| two.first_chunk()) {
+    let (mut at, mut components) = (2, 0);
+    while let [0xFF, marker] = *bytes.get(at..at + 2)? {
         match marker {
-            START_OF_SCAN => return bytes[at..].windows(2).any(|two| two == END),
+            START_OF_SCAN => return bytes[at..].windows(2).any(|two| two == END).then_some(components),
             0xFF => at += 1,
             // Markers without a length.
             0x01 | 0xD0..=0xD8 => at += 2,
             _ => {
-                let Some(length) = bytes.get(at + 2..at + 4) else { return false };
+                // Starts of frames: marker, length, precision, height, width, components. Three of this range
+                // are something else.
+                if matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC) {
+                    components = *bytes.get(at + 9)?;
+                }
+                let length = bytes.get(at + 2..at + 4)?;
                 at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
             }
         }
     }
-    false
+    None
 }

@@ -302,6 +302,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_read_is_refused_with_its_cause() {
+        let dir = tempfile::tempdir().unwrap();
+        let cmyk = dir.path().join("cmyk.tif");
+        let mut encoder = TiffEncoder::new(File::create(&cmyk).unwrap()).unwrap();
+        encoder.write_image::<tiff::encoder::colortype::CMYK8>(1, 1, &[0; 4]).unwrap();
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/picture");
+        for (path, cause) in [
+            (cmyk, "CMYK"),
+            (corpus.join("cmyk.jpg"), "CMYK"),
+            (corpus.join("animated.png"), "more than one image"),
+            (corpus.join("animated.webp"), "more than one image"),
+        ] {
+            let error = Picture::read(&path).unwrap_err().to_string();
+            assert!(error.contains(cause), "{error}");
+        }
+        for (content, cause) in
+            [("", "empty"), ("hello", "none of PNG"), ("GIF89a", "Gif files are not read")]
+        {
+            // Content tells, not the name.
+            let path = dir.path().join("a.png");
+            std::fs::write(&path, content).unwrap();
+            let error = Picture::read(&path).unwrap_err().to_string();
+            assert!(error.contains(cause), "{error}");
+        }
+    }
+
+    #[test]
     fn transparency_is_not_lost_silently() {
         let image = DynamicImage::new_rgba8(3, 3);
         let dir = tempfile::tempdir().unwrap();
