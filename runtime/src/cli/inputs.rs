@@ -54,7 +54,7 @@ impl Found {
         if !self.left_out.is_empty() {
             let counts: Vec<String> =
                 self.left_out.iter().map(|(ending, count)| format!("{count} {ending}")).collect();
-            console.say(format!("left out, not named as images that are read: {}", counts.join(", ")));
+            console.say(format!("left out by their names: {}", counts.join(", ")));
         }
         console
     }
