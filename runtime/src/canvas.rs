@@ -62,13 +62,19 @@ pub(crate) fn change(
     run: impl Fn(Array3<f32>, (usize, usize)) -> Result<Array3<f32>> + Sync,
 ) -> Result<()> {
     let (height, width) = canvas.size();
+    let padded = (grid.rows.padded(), grid.columns.padded());
+    if grid.is_whole() {
+        let pixel = |c, y, x| canvas.pixel(c, y, x);
+        let changed = run(window((height, width), padded, 0..padded.0, 0..padded.1, pixel), (0, 0))?;
+        canvas.replace((0, 0), changed.slice(s![.., ..height, ..width]));
+        return Ok(());
+    }
     // Bands lie across the longer side.
     let tall = height >= width;
     let (bands, places) = if tall { (&grid.rows, &grid.columns) } else { (&grid.columns, &grid.rows) };
     let (length, across) = if tall { (height, width) } else { (width, height) };
     let upright = |pixels: Array3<f32>| if tall { pixels } else { pixels.permuted_axes([0, 2, 1]) };
 
-    let padded = (grid.rows.padded(), grid.columns.padded());
     let tiles: Vec<(usize, usize)> =
         (0..bands.len()).flat_map(|band| (0..places.len()).map(move |place| (band, place))).collect();
     // `[3, along the longer side, across]`

@@ -27,6 +27,7 @@ mod error;
 pub mod noise;
 mod padding;
 mod picture;
+mod plans;
 pub mod psnr;
 mod session;
 mod tiling;

@@ -65,6 +65,12 @@ impl Tiling {
         Ok(Tiling { whole: Tiling::WHOLE.min(pixels), ..Tiling::new(tile, None)? })
     }
 
+    /// Pixels of the plans that are kept for later images: two of the largest, since a folder of photographs has
+    /// two shapes.
+    pub(crate) fn kept_pixels(&self) -> usize {
+        2 * self.whole.max(self.tile * self.tile)
+    }
+
     /// The tiles of an image of `height`×`width` pixels, both at least 1.
     pub(crate) fn grid(&self, height: usize, width: usize, stride: usize) -> Grid {
         let whole = height.saturating_mul(width) <= self.whole;

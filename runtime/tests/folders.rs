@@ -187,6 +187,19 @@ fn patterns_keep_the_path_below_their_first_wildcard() {
     assert!(stderr(&nothing).contains("in/*.bmp"), "{}", stderr(&nothing));
 }
 
+#[test]
+fn files_that_are_left_out_of_a_folder_are_counted() {
+    let dir = folder("left-out");
+    save(&part(0), &dir.join("in/a.png"));
+    for name in ["b.gif", "c.gif", "notes"] {
+        std::fs::write(dir.join("in").join(name), "").unwrap();
+    }
+    let output = denoise(&dir, &["in", "-o", "out"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("2 .gif, 1 without ending"), "{}", stderr(&output));
+    assert_eq!(contents(&dir.join("out")).len(), 1);
+}
+
 #[cfg(unix)]
 #[test]
 fn links_in_a_circle_end() {
@@ -218,6 +231,76 @@ fn every_input_has_a_line_in_the_report() {
     assert!(lines["in/done.png"]["sigma"].is_number() && lines["in/done.png"]["error"].is_null());
     assert_eq!(lines["in/there.png"]["skipped"], true);
     assert!(lines["in/broken.png"]["error"].is_string() && lines["nowhere"]["error"].is_string());
+}
+
+/// The lines of a report.
+fn report(path: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn the_level_is_chosen_for_a_file_or_a_folder_and_strength_scales_it() {
+    let dir = folder("levels");
+    (0..3).for_each(|i| save(&part(i), &dir.join(format!("in/{i}.png"))));
+    let run = |out: &str, args: &[&str]| {
+        let report = format!("{out}.jsonl");
+        let output = denoise(&dir, &[&["in", "-o", out, "--report", &report, "--quiet"], args].concat());
+        assert!(output.status.success() && output.stderr.is_empty(), "{out}: {}", stderr(&output));
+    };
+    let levels = |out: &str| -> Vec<f64> {
+        let lines = report(&dir.join(format!("{out}.jsonl")));
+        let mut levels: Vec<f64> = lines.iter().map(|line| line["sigma"].as_f64().unwrap()).collect();
+        levels.sort_by(f64::total_cmp);
+        levels
+    };
+    run("auto", &[]);
+    run("folder", &["--sigma", "folder"]);
+    run("nothing", &["--strength", "0"]);
+    assert_eq!(levels("folder"), [levels("auto")[1]; 3]);
+    let pixels = |name: &str| image::open(dir.join(name)).unwrap().to_rgb8();
+    assert_eq!(pixels("nothing/0.png"), pixels("in/0.png"));
+    assert_ne!(pixels("auto/0.png"), pixels("in/0.png"));
+    // Against the noisy images themselves: the more is done, the further they are.
+    run("half", &["--strength", "0.5", "--reference", "in"]);
+    run("full", &["--reference", "in"]);
+    let mean = |out: &str| -> f64 {
+        let lines = report(&dir.join(format!("{out}.jsonl")));
+        lines.iter().map(|line| line["psnr"].as_f64().unwrap()).sum()
+    };
+    assert!(mean("half") > mean("full") + 1.0, "{} {}", mean("half"), mean("full"));
+}
+
+#[test]
+fn formats_quality_and_metadata_are_as_asked_for() {
+    let dir = folder("asked");
+    std::fs::create_dir(dir.join("in")).unwrap();
+    let image = part(0).to_rgb8();
+    let mut info = png::Info::with_size(image.width(), image.height());
+    info.color_type = png::ColorType::Rgb;
+    info.bit_depth = png::BitDepth::Eight;
+    // A byte order mark and a directory without entries.
+    info.exif_metadata = Some(b"II*\0\x08\0\0\0\0\0\0\0\0\0".into());
+    let file = std::fs::File::create(dir.join("in/a.png")).unwrap();
+    let mut writer = png::Encoder::with_info(file, info).unwrap().write_header().unwrap();
+    writer.write_image_data(image.as_raw()).unwrap();
+    writer.finish().unwrap();
+    let run = |out: &str, args: &[&str]| {
+        let output = denoise(&dir, &[&["in", "-o", out], args].concat());
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        contents(&dir.join(out)).into_iter().next().unwrap()
+    };
+    let holds_exif = |bytes: &[u8]| bytes.windows(4).any(|chunk| chunk == b"eXIf");
+    assert!(holds_exif(&run("kept", &[]).1));
+    assert!(!holds_exif(&run("stripped", &["--strip"]).1));
+    for (format, name) in [("jpeg", "a.jpg"), ("webp", "a.webp"), ("tiff", "a.tif"), ("png", "a.png")] {
+        let (path, bytes) = run(format, &["--format", format]);
+        assert_eq!(path, Path::new(name));
+        let found = image::guess_format(&bytes).unwrap();
+        assert_eq!(image::ImageFormat::from_path(name).unwrap(), found);
+    }
+    let size = |quality| run(quality, &["--format", "jpeg", "--quality", quality]).1.len();
+    assert!(size("30") < size("95"));
 }
 
 #[test]

@@ -151,6 +151,31 @@ fn a_file_that_vanishes_is_named_and_the_rest_is_done() {
     assert_eq!(names(&dir.join("out")), ["1.png", "2.png", "3.png", "4.png"]);
 }
 
+#[test]
+fn an_interruption_finishes_the_files_in_work() {
+    let dir = folder("interrupted");
+    let inputs: Vec<String> = (1..=8).map(|i| format!("in/{i}.png")).collect();
+    place_images(&dir, &inputs.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut command = program();
+    command.current_dir(&dir).args(["denoise", "in", "-o", "out", "--jobs", "1"]).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_for(&dir.join("out/1.png"));
+    let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--skip-existing goes on"), "{}", stderr(&output));
+    let done = names(&dir.join("out"));
+    assert!((1..8).contains(&done.len()) && done.iter().all(|name| !name.starts_with('.')), "{done:?}");
+    // What is there is whole: the rest is done as if nothing had been.
+    assert!(denoise(&dir, &["in", "-o", "out", "--skip-existing"]).status.success());
+    assert!(denoise(&dir, &["in", "-o", "whole"]).status.success());
+    for name in names(&dir.join("whole")) {
+        let read = |folder: &str| std::fs::read(dir.join(folder).join(&name)).unwrap();
+        assert!(read("out") == read("whole"), "{name}");
+    }
+}
+
 fn wait_for(path: &Path) {
     let start = Instant::now();
     while !path.exists() {

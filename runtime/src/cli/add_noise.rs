@@ -45,10 +45,13 @@ pub struct Args {
 enum OutputFormat {
     /// That of the input
     Keep,
+    /// 8 or 16 bits
     Png,
+    /// 8 bits, lossy
     Jpeg,
+    /// 8, 16 or 32 bits
     Tiff,
-    /// 32-bit float samples, not clipped
+    /// TIFF with 32-bit float samples, not clipped
     Tiff32,
 }
 

@@ -40,10 +40,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let found = args.inputs.find(None);
     let console = found.console(false);
     let mut scaled = 0;
-    for some in found.inputs.chunks(4 * BATCH * rayon::current_num_threads()) {
+    // Images of any size rarely have one in common, and are larger.
+    let batch = if spec.image_size.is_some() { BATCH } else { 1 };
+    for some in found.inputs.chunks(4 * batch * rayon::current_num_threads()) {
         let pictures: Vec<Result<Loaded>> = some.par_iter().map(|input| load(input, &session)).collect();
         scaled += pictures.iter().flatten().filter(|p| p.scaled).count();
-        let batches: Vec<&[Result<Loaded>]> = pictures.chunks(BATCH).collect();
+        let batches: Vec<&[Result<Loaded>]> = pictures.chunks(batch).collect();
         let probabilities: Vec<Vec<Result<Vec<f32>>>> =
             batches.into_par_iter().map(|batch| classify(batch, &session)).collect();
         for (input, row) in some.iter().zip(probabilities.into_iter().flatten()) {

@@ -20,7 +20,9 @@ Examples:
   gradresnet compare noisy/a.jpg out/a.jpg -o strip.png
   gradresnet compare noisy/a.png out/a.png --reference clean/a.png --gain 8 -o strip.png")]
 pub struct Args {
+    /// The image as it was
     noisy: PathBuf,
+    /// What was made of it
     denoised: PathBuf,
     /// The strip
     #[arg(short, long, value_name = "FILE")]

@@ -352,7 +352,7 @@ impl Plan {
         let tiling = match (args.tile, args.memory) {
             (Some(tile), _) => Tiling::new(tile, args.overlap)?,
             (None, Some(memory)) => Tiling::within(memory / TILES, threads, args.model.engine.engine)
-                .context("--memory is too small")?,
+                .context("--memory is too small, of which half is for tiles")?,
             (None, None) => Tiling::default(),
         };
         Ok(Plan {

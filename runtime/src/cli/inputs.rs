@@ -2,7 +2,7 @@
 
 use super::console::Console;
 use anyhow::{Context, Error, Result, anyhow, bail};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
@@ -39,6 +39,8 @@ pub struct Found {
     pub inputs: Vec<Input>,
     /// Arguments that yield nothing, and folders that cannot be read.
     pub failures: Vec<Failure>,
+    /// Files in folders that are not named as images, counted by the ending of their names.
+    pub left_out: BTreeMap<String, usize>,
 }
 
 impl Found {
@@ -48,6 +50,11 @@ impl Found {
         for failure in &self.failures {
             console.fail(&failure.error);
             console.advance();
+        }
+        if !self.left_out.is_empty() {
+            let counts: Vec<String> =
+                self.left_out.iter().map(|(ending, count)| format!("{count} {ending}")).collect();
+            console.say(format!("left out by their names: {}", counts.join(", ")));
         }
         console
     }
@@ -130,6 +137,9 @@ impl InputArgs {
                     if is_image(path) && !path.is_dir() {
                         let relative = path.strip_prefix(folder).unwrap_or(path).to_path_buf();
                         found.inputs.push(Input { path: path.to_path_buf(), relative });
+                    } else if entry.file_type().is_file() {
+                        let ending = path.extension().map(|e| format!(".{}", e.display()));
+                        *found.left_out.entry(ending.unwrap_or("without ending".into())).or_default() += 1;
                     }
                 }
             }

@@ -17,7 +17,7 @@ use serde_json::json;
 #[command(after_help = "\
 Examples:
   gradresnet energy shots/
-  gradresnet energy shots/ --recursive --json | sort ...")]
+  gradresnet energy shots/ --recursive --json > energies.jsonl")]
 pub struct EnergyArgs {
     #[command(flatten)]
     inputs: InputArgs,

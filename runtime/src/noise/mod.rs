@@ -66,14 +66,15 @@ pub fn estimate(picture: &Picture) -> Noise {
     let (height, width) = picture.size();
     let seen = |y, x| !picture.is_hidden(y, x);
     let luminance = |_, y, x| (0..3).map(|c| LUMINANCE[c] * picture.pixel(c, y, x)).sum();
-    let luminance = || Patches { channels: 1, height, width, pixel: luminance, seen }.of_weak_texture();
+    let luminance = Patches { channels: 1, height, width, pixel: luminance, seen };
     if picture.is_colorless() {
-        return Noise { sigma: luminance(), spread: Spread::Grey };
+        return Noise { sigma: luminance.of_weak_texture(0.0), spread: Spread::Grey };
     }
     let pixel = |c, y, x| picture.pixel(c, y, x);
     let colors = Patches { channels: 3, height, width, pixel, seen }.of_all();
-    let luminance = luminance() / LUMINANCE_SIGMA;
-    if luminance > LEAST_LUMINANCE && luminance > 2.0 * colors {
+    let least = LEAST_LUMINANCE.max(2.0 * colors);
+    let luminance = luminance.of_weak_texture(LUMINANCE_SIGMA * least) / LUMINANCE_SIGMA;
+    if luminance > least {
         Noise { sigma: luminance, spread: Spread::Luminance }
     } else {
         Noise { sigma: colors, spread: Spread::Independent }

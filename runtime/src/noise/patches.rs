@@ -2,10 +2,11 @@
 //! the image has no part in.
 
 use nalgebra::DMatrix;
-use ndarray::{Array1, Array2, ArrayView1, Axis, linalg, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
-/// Side of the patches; smaller for images that have few.
-const SIDE: usize = 8;
+/// Side of the patches; smaller for images that have few. Larger ones take more time and find no better
+/// levels.
+const SIDE: usize = 5;
 /// Patches used of a large image, spread evenly over it.
 const PATCHES: usize = 16384;
 
@@ -42,9 +43,7 @@ impl<P: Fn(usize, usize, usize) -> f32, S: Fn(usize, usize) -> bool> Patches<P, 
         let Some((side, places)) = found else {
             return 0.0;
         };
-        let mut covariance = Covariance::new(self.channels * side * side);
-        places.chunks(1024).for_each(|some| covariance.add(&self.patches(side, some)));
-        deviation(tail_mean(&covariance.eigenvalues()))
+        deviation(tail_mean(&eigenvalues(self.patches(side, &places).view())))
     }
 
     /// Estimates σ of one channel from the patches that have hardly more texture than noise has.
@@ -52,21 +51,21 @@ impl<P: Fn(usize, usize, usize) -> f32, S: Fn(usize, usize) -> bool> Patches<P, 
     /// Liu, Tanaka & Okutomi 2013 ("Single-Image Noise Level Estimation for Blind Denoising"): the smallest
     /// eigenvalue of their covariance; the level and the choice of patches follow from one another, from
     /// that of all patches on. What few patches they are makes the level some 2 % too small.
-    pub fn of_weak_texture(&self) -> f32 {
+    ///
+    /// The levels go down from round to round; the first that is not above `least` is the last.
+    pub fn of_weak_texture(&self, least: f32) -> f32 {
         let Some(places) = self.enough_places(WEAK_SIDE) else {
             return self.of_all();
         };
         let patches = self.patches(WEAK_SIDE, &places);
-        let textures: Vec<f64> = patches.outer_iter().map(texture).collect();
+        let textures: Vec<f32> = patches.outer_iter().map(texture).collect();
         let smallest = |limit: f64| {
-            let weak: Vec<usize> = (0..textures.len()).filter(|&i| textures[i] < limit).collect();
-            (weak.len() >= self.needed(WEAK_SIDE)).then(|| {
-                let mut covariance = Covariance::new(patches.ncols());
-                covariance.add(&patches.select(Axis(0), &weak));
-                covariance.eigenvalues()[0].max(0.0)
-            })
+            let weak: Vec<usize> = (0..textures.len()).filter(|&i| f64::from(textures[i]) < limit).collect();
+            let enough = weak.len() >= self.needed(WEAK_SIDE);
+            enough.then(|| eigenvalues(patches.select(Axis(0), &weak).view())[0].max(0.0))
         };
-        let rounds = std::iter::successors(smallest(f64::INFINITY), |v| smallest(v * NOISE_TEXTURE));
+        let next = |&v: &f64| if deviation(v) > least { smallest(v * NOISE_TEXTURE) } else { None };
+        let rounds = std::iter::successors(smallest(f64::INFINITY), next);
         deviation(rounds.take(ROUNDS + 1).last().unwrap_or(0.0))
     }
 
@@ -92,68 +91,51 @@ impl<P: Fn(usize, usize, usize) -> f32, S: Fn(usize, usize) -> bool> Patches<P, 
         enough.then_some(places)
     }
 
-    /// Patches of `side`² pixels and all channels, one a row.
-    fn patches(&self, side: usize, places: &[(usize, usize)]) -> Array2<f64> {
-        Array2::from_shape_fn((places.len(), self.channels * side * side), |(n, i)| {
-            let ((y, x), c, offset) = (places[n], i / (side * side), i % (side * side));
-            f64::from((self.pixel)(c, y + offset / side, x + offset % side))
-        })
+    /// Patches of `side`² pixels and all channels, one a row, less the first pixel of the first: what
+    /// is near 0 is exact enough in float32.
+    fn patches(&self, side: usize, places: &[(usize, usize)]) -> Array2<f32> {
+        let zero = |c| places.first().map_or(0.0, |&(y, x)| (self.pixel)(c, y, x));
+        let zero: Vec<f32> = (0..self.channels).map(zero).collect();
+        let mut patches = Array2::zeros((places.len(), self.channels * side * side));
+        for (mut patch, &(top, left)) in patches.outer_iter_mut().zip(places) {
+            let mut samples = patch.iter_mut();
+            for (c, zero) in zero.iter().enumerate() {
+                for y in top..top + side {
+                    for (x, sample) in (left..left + side).zip(&mut samples) {
+                        *sample = (self.pixel)(c, y, x) - zero;
+                    }
+                }
+            }
+        }
+        patches
     }
 }
 
 /// Sum of the squared differences between neighbours in a patch of [`WEAK_SIDE`]² pixels.
-fn texture(patch: ArrayView1<f64>) -> f64 {
+fn texture(patch: ArrayView1<f32>) -> f32 {
     let pixel = |y: usize, x: usize| patch[y * WEAK_SIDE + x];
     let pairs = (0..WEAK_SIDE).flat_map(|i| (1..WEAK_SIDE).map(move |j| (i, j)));
-    let square = |v: f64| v * v;
+    let square = |v: f32| v * v;
     pairs.map(|(i, j)| square(pixel(i, j) - pixel(i, j - 1)) + square(pixel(j, i) - pixel(j - 1, i))).sum()
 }
 
-/// Sums over patches. Of the products, only blocks on and above the diagonal.
-struct Covariance {
-    products: Array2<f64>,
-    sum: Array1<f64>,
-    count: usize,
-}
-
-impl Covariance {
-    /// Side of the blocks.
-    const BLOCK: usize = 64;
-
-    fn new(dimensions: usize) -> Covariance {
-        Covariance {
-            products: Array2::zeros((dimensions, dimensions)),
-            sum: Array1::zeros(dimensions),
-            count: 0,
-        }
+/// Eigenvalues of the covariance of patches, one a row, in ascending order.
+fn eigenvalues(patches: ArrayView2<f32>) -> Vec<f64> {
+    let dimensions = patches.ncols();
+    let (mut products, mut sums) =
+        (Array2::<f64>::zeros((dimensions, dimensions)), Array1::zeros(dimensions));
+    // Sums of this many products lose little in float32, and take half the time.
+    for some in patches.axis_chunks_iter(Axis(0), 1024) {
+        products += &some.t().dot(&some).mapv(f64::from);
+        sums += &some.sum_axis(Axis(0)).mapv(f64::from);
     }
-
-    fn add(&mut self, patches: &Array2<f64>) {
-        let dimensions = patches.ncols();
-        let block = |start: usize| start..dimensions.min(start + Self::BLOCK);
-        for rows in (0..dimensions).step_by(Self::BLOCK) {
-            for columns in (rows..dimensions).step_by(Self::BLOCK) {
-                let (left, right) =
-                    (patches.slice(s![.., block(rows)]), patches.slice(s![.., block(columns)]));
-                let mut products = self.products.slice_mut(s![block(rows), block(columns)]);
-                linalg::general_mat_mul(1.0, &left.t(), &right, 1.0, &mut products);
-            }
-        }
-        self.sum += &patches.sum_axis(Axis(0));
-        self.count += patches.nrows();
-    }
-
-    /// In ascending order.
-    fn eigenvalues(&self) -> Vec<f64> {
-        let (dimensions, count) = (self.sum.len(), self.count.max(1) as f64);
-        let covariance = DMatrix::from_fn(dimensions, dimensions, |i, j| {
-            let product = self.products[[i.min(j), i.max(j)]];
-            product / count - self.sum[i] / count * (self.sum[j] / count)
-        });
-        let mut eigenvalues: Vec<f64> = covariance.symmetric_eigenvalues().iter().copied().collect();
-        eigenvalues.sort_by(f64::total_cmp);
-        eigenvalues
-    }
+    let count = patches.nrows().max(1) as f64;
+    let covariance = DMatrix::from_fn(dimensions, dimensions, |i, j| {
+        products[[i, j]] / count - sums[i] / count * (sums[j] / count)
+    });
+    let mut eigenvalues: Vec<f64> = covariance.symmetric_eigenvalues().iter().copied().collect();
+    eigenvalues.sort_by(f64::total_cmp);
+    eigenvalues
 }
 
 fn deviation(variance: f64) -> f32 {

@@ -8,9 +8,9 @@ use crate::error::{ErrorKind, Result};
 use gradresnet_models::staged;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageError, ImageReader, Limits};
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader, Cursor};
 use std::path::Path;
 
 /// Largest JPEG file accepted.
@@ -18,9 +18,14 @@ const MAX_JPEG_BYTES: u64 = 4 * MAX_PIXELS as u64;
 /// Most memory that a decoder may take: twice the largest image with float samples and transparency.
 const MAX_DECODER_BYTES: u64 = 32 * MAX_PIXELS as u64;
 
+const CMYK: &str = "the image is CMYK; convert it to RGB first";
+
+/// How TIFF files with 64-bit offsets begin.
+const BIG_TIFF: [&[u8; 4]; 2] = [b"II+\0", b"MM\0+"];
+
 /// Memory in bytes that the decoded samples of a file take.
 pub(super) fn memory(path: &Path) -> Result<u64> {
-    match ImageReader::open(path)?.with_guessed_format()?.into_decoder() {
+    match open(path)?.into_decoder() {
         Ok(decoder) => Ok(decoder.total_bytes()),
         // Those few that this crate reads itself are not compressed much.
         Err(_) => Ok(std::fs::metadata(path)?.len()),
@@ -32,20 +37,17 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
     if path.is_dir() {
         return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory).into());
     }
-    let mut reader = ImageReader::open(path)?.with_guessed_format()?;
+    let mut reader = open(path)?;
     let format = match reader.format() {
         None => return Err(refused(format!("it is none of {}", names()))),
         Some(format) => Format::of(format).ok_or_else(|| {
             refused(format!("{format:?} files are not read; convert it to one of {}", names()))
         })?,
     };
-    let open = || -> Result<BufReader<File>> { Ok(BufReader::new(File::open(path)?)) };
+    let again = || -> Result<BufReader<File>> { Ok(BufReader::new(File::open(path)?)) };
     let frames = match format {
-        Format::Jpeg if !ends_as_jpeg(&staged::read_bounded(path, MAX_JPEG_BYTES)?) => {
-            return Err(refused("the JPEG data end before the image does".into()));
-        }
-        Format::Png if PngDecoder::new(open()?)?.is_apng()? => 2,
-        Format::Webp if WebPDecoder::new(open()?)?.has_animation() => 2,
+        Format::Png if PngDecoder::new(again()?)?.is_apng()? => 2,
+        Format::Webp if WebPDecoder::new(again()?)?.has_animation() => 2,
         Format::Tiff => tiff_file::pages(path)?,
         _ => 1,
     };
@@ -54,7 +56,7 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
     }
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_DECODER_BYTES);
-    reader.limits(limits);
+    reader.limits(limits.clone());
 
     let grey = if format == Format::Tiff { tiff_file::read_grey(path, bound)? } else { None };
     let (mut metadata, orientation, mut samples, (height, width), channels);
@@ -62,11 +64,14 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
         (metadata, orientation) = tiff_file::describe(path)?;
         (samples, (height, width), channels) = (grey.samples, (grey.height, grey.width), grey.channels);
     } else {
-        let mut decoder = reader.into_decoder()?;
+        let mut decoder: Box<dyn ImageDecoder> = match format {
+            Format::Jpeg => Box::new(jpeg(path, limits)?),
+            _ => Box::new(reader.into_decoder()?),
+        };
         (height, width) = (decoder.dimensions().1 as usize, decoder.dimensions().0 as usize);
         bound(height, width)?;
         if let ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16 = decoder.original_color_type() {
-            return Err(refused("the image is CMYK; convert it to RGB first".into()));
+            return Err(refused(CMYK.into()));
         }
         (metadata, orientation) = match format {
             Format::Tiff => tiff_file::describe(path)?,
@@ -80,12 +85,42 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
         channels = usize::from(decoder.color_type().channel_count());
         samples = stored(DynamicImage::from_decoder(decoder)?)?;
     }
+    if format == Format::Tiff && channels.is_multiple_of(2) && tiff_file::is_premultiplied(path)? {
+        samples.divide_by_alpha(channels);
+    }
     if !samples.all_finite() {
         return Err(ErrorKind::NotFinite("the image").into());
     }
     let (height, width) = samples.turn((height, width), orientation);
     metadata.set_upright();
     Ok(Picture { depth: samples.depth(), samples, height, width, channels, metadata, format })
+}
+
+/// A file with its format, which its content tells, whatever its name says.
+fn open(path: &Path) -> Result<ImageReader<BufReader<File>>> {
+    let mut file = BufReader::new(File::open(path)?);
+    let start = file.fill_buf()?;
+    if start.is_empty() {
+        return Err(refused("the file is empty".into()));
+    }
+    // The image crate reads these files and does not know them by their content.
+    if BIG_TIFF.iter().any(|magic| start.starts_with(*magic)) {
+        return Ok(ImageReader::with_format(file, ImageFormat::Tiff));
+    }
+    Ok(ImageReader::new(file).with_guessed_format()?)
+}
+
+fn jpeg(path: &Path, limits: Limits) -> Result<impl ImageDecoder> {
+    let bytes = staged::read_bounded(path, MAX_JPEG_BYTES)?;
+    // The decoder makes RGB of CMYK without a word, and without its profile.
+    match jpeg_components(&bytes) {
+        None => return Err(refused("the JPEG data end before the image does".into())),
+        Some(4) => return Err(refused(CMYK.into())),
+        Some(_) => {}
+    }
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), ImageFormat::Jpeg);
+    reader.limits(limits);
+    Ok(reader.into_decoder()?)
 }
 
 /// Names the usual cause of an error in reading.
@@ -131,23 +166,28 @@ fn stored(image: DynamicImage) -> Result<Samples> {
     })
 }
 
-/// Whether the scan data of a JPEG file go on to its end marker. The decoder fills what is missing with
-/// grey and says nothing.
-fn ends_as_jpeg(bytes: &[u8]) -> bool {
+/// How many colour components a JPEG file has; `None` if its scan data do not go on to its end marker. The decoder
+/// fills what is missing with grey and says nothing.
+fn jpeg_components(bytes: &[u8]) -> Option<u8> {
     const START_OF_SCAN: u8 = 0xDA;
     const END: [u8; 2] = [0xFF, 0xD9];
-    let mut at = 2;
-    while let Some(&[0xFF, marker]) = bytes.get(at..at + 2).and_then(|two| two.first_chunk()) {
+    let (mut at, mut components) = (2, 0);
+    while let [0xFF, marker] = *bytes.get(at..at + 2)? {
         match marker {
-            START_OF_SCAN => return bytes[at..].windows(2).any(|two| two == END),
+            START_OF_SCAN => return bytes[at..].windows(2).any(|two| two == END).then_some(components),
             0xFF => at += 1,
             // Markers without a length.
             0x01 | 0xD0..=0xD8 => at += 2,
             _ => {
-                let Some(length) = bytes.get(at + 2..at + 4) else { return false };
+                // Starts of frames: marker, length, precision, height, width, components. Three of this range
+                // are something else.
+                if matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC) {
+                    components = *bytes.get(at + 9)?;
+                }
+                let length = bytes.get(at + 2..at + 4)?;
                 at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
             }
         }
     }
-    false
+    None
 }

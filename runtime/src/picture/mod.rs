@@ -182,6 +182,9 @@ impl Picture {
 mod tests {
     use super::*;
     use image::{ColorType, DynamicImage};
+    use std::fs::File;
+    use tiff::encoder::{TiffEncoder, colortype::RGB8};
+    use tiff::tags::ExtraSamples;
 
     fn as_format(format: Format) -> Encoding {
         Encoding { format: Some(format), ..Encoding::default() }
@@ -263,6 +266,65 @@ mod tests {
             let read = Picture::read(&target).unwrap();
             assert_eq!((read.is_grey(), read.has_alpha(), read.depth), (true, alpha, Depth::Float));
             assert!(read.pixels().iter().all(|&v| v == -0.5));
+        }
+    }
+
+    /// A TIFF file of two pixels, each 100, 50, 25 under a transparency of 128 and one of 0.
+    fn write_premultiplied<K: tiff::encoder::TiffKind>(path: &Path, encoder: TiffEncoder<File, K>) {
+        let mut encoder = encoder;
+        let mut image = encoder.new_image::<RGB8>(2, 1).unwrap();
+        image.extra_samples(&[ExtraSamples::AssociatedAlpha]).unwrap();
+        image.write_data(&[100, 50, 25, 128, 100, 50, 25, 0]).unwrap();
+        assert!(path.is_file());
+    }
+
+    #[test]
+    fn premultiplied_colours_become_straight() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, again) = (dir.path().join("a.tif"), dir.path().join("b.tif"));
+        write_premultiplied(&path, TiffEncoder::new(File::create(&path).unwrap()).unwrap());
+        Picture::read(&path).unwrap().write(&again, &Encoding::default()).unwrap();
+        let straight = image::open(&again).unwrap().to_rgba8().into_raw();
+        assert_eq!(straight, [199, 100, 50, 128, 100, 50, 25, 0]);
+        // Straight as it is now, it stays so.
+        assert_eq!(Picture::read(&again).unwrap().samples.bytes(), straight);
+    }
+
+    #[test]
+    fn a_big_tiff_is_known_by_its_content() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.tif", "a", "a.png"] {
+            let path = dir.path().join(name);
+            write_premultiplied(&path, TiffEncoder::new_big(File::create(&path).unwrap()).unwrap());
+            let picture = Picture::read(&path).unwrap();
+            assert_eq!((picture.size(), picture.format), ((1, 2), Format::Tiff), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_is_refused_with_its_cause() {
+        let dir = tempfile::tempdir().unwrap();
+        let cmyk = dir.path().join("cmyk.tif");
+        let mut encoder = TiffEncoder::new(File::create(&cmyk).unwrap()).unwrap();
+        encoder.write_image::<tiff::encoder::colortype::CMYK8>(1, 1, &[0; 4]).unwrap();
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/picture");
+        for (path, cause) in [
+            (cmyk, "CMYK"),
+            (corpus.join("cmyk.jpg"), "CMYK"),
+            (corpus.join("animated.png"), "more than one image"),
+            (corpus.join("animated.webp"), "more than one image"),
+        ] {
+            let error = Picture::read(&path).unwrap_err().to_string();
+            assert!(error.contains(cause), "{error}");
+        }
+        for (content, cause) in
+            [("", "empty"), ("hello", "none of PNG"), ("GIF89a", "Gif files are not read")]
+        {
+            // Content tells, not the name.
+            let path = dir.path().join("a.png");
+            std::fs::write(&path, content).unwrap();
+            let error = Picture::read(&path).unwrap_err().to_string();
+            assert!(error.contains(cause), "{error}");
         }
     }
 

@@ -47,10 +47,10 @@ impl Samples {
 
     /// Integers are rounded and clipped to [0, 1].
     pub(super) fn set(&mut self, i: usize, value: f32) {
-        // Casts from float saturate.
+        // Casts from float cut off the fraction and saturate.
         match self {
-            Samples::Eight(v) => v[i] = (value * 255.0).round() as u8,
-            Samples::Sixteen(v) => v[i] = (value * 65535.0).round() as u16,
+            Samples::Eight(v) => v[i] = (value * 255.0 + 0.5) as u8,
+            Samples::Sixteen(v) => v[i] = (value * 65535.0 + 0.5) as u16,
             Samples::Float(v) => v[i] = value,
         }
     }
@@ -59,6 +59,17 @@ impl Samples {
         match self {
             Samples::Float(v) => v.iter().all(|v| v.is_finite()),
             _ => true,
+        }
+    }
+
+    /// Makes premultiplied colours straight: divides them by the transparency, the last of the `channels`, where
+    /// that is not 0.
+    pub(super) fn divide_by_alpha(&mut self, channels: usize) {
+        for start in (0..self.len()).step_by(channels) {
+            let alpha = self.get(start + channels - 1);
+            if alpha > 0.0 {
+                (start..start + channels - 1).for_each(|i| self.set(i, self.get(i) / alpha));
+            }
         }
     }
 

@@ -99,6 +99,15 @@ fn unreadable(error: tiff::TiffError) -> crate::Error {
     }
 }
 
+/// Whether the colours of a file have been multiplied by its transparency ("associated alpha").
+///
+/// # Errors
+/// [`ErrorKind::Input`], [`ErrorKind::Io`].
+pub(super) fn is_premultiplied(path: &Path) -> Result<bool> {
+    let kinds = open(path)?.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples).map_err(unreadable)?;
+    Ok(kinds.unwrap_or_default().first() == Some(&ExtraSamples::AssociatedAlpha.to_u16()))
+}
+
 /// What a TIFF file says beside its pixels. What cannot be read of it is left out, for the image can be.
 ///
 /// # Errors
