@@ -33,6 +33,14 @@ pub enum ErrorKind {
     /// The parameters are not those of the spec.
     #[error("parameter `{0}` is missing")]
     ParameterMissing(String),
+    /// There is no such graph of a network of this family, or this program does not know how to draw it.
+    #[error("a {graph} graph of a `{family}` cannot be exported")]
+    Family {
+        /// The family of the architecture.
+        family: &'static str,
+        /// `forward` or `denoiser`.
+        graph: &'static str,
+    },
     /// The denoiser graph is not the gradient of the forward graph.
     #[error(
         "denoiser graph at {size}: the slope of log p along a random direction is {slope:.6e}, and \

@@ -3,17 +3,16 @@
 use crate::error::{ErrorKind, Result};
 use crate::evaluate::{Values, evaluate};
 use crate::golden::{self, golden};
-use crate::gradresnet::{self, Weights};
 use crate::ir::{Graph, Tensor};
 use crate::lower::lower;
+use crate::network::{Weights, draw};
 use crate::onnx::{self, External};
 use crate::simplify::simplify;
-use ::gradresnet::engine::available;
-use ::gradresnet::verify::{self, verify};
-use gradresnet_models::bundle::{DENOISER, FORWARD};
+use gradresnet::engine::available;
+use gradresnet::verify::{self, verify};
 use gradresnet_models::checkpoint::{GOLDEN, MODEL};
 use gradresnet_models::staged::{self, StagedDir};
-use gradresnet_models::{Bundle, Checkpoint, Spec, tensors};
+use gradresnet_models::{Bundle, Checkpoint, Spec, port, tensors};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -43,8 +42,8 @@ impl Default for Options {
 pub struct Report {
     /// Number of parameters.
     pub parameters: usize,
-    /// Operations of the forward and of the denoiser graph, as derived and as written.
-    pub operations: [(usize, usize); 2],
+    /// The graphs, with their number of operations as derived and as written.
+    pub operations: Vec<(port::Graph, usize, usize)>,
     /// Who computed the golden values.
     pub golden_source: String,
     /// For each engine that is usable here, how far it is from the golden values.
@@ -67,12 +66,16 @@ pub fn export(checkpoint: &Checkpoint, target: &Path, options: &Options) -> Resu
     }
     let dir = StagedDir::new(target)?;
 
-    let drawn = [
-        gradresnet::forward(checkpoint, options.weights)?,
-        gradresnet::denoiser(checkpoint, options.weights)?,
-    ];
-    let written = [finish(&drawn[0])?, finish(&drawn[1])?];
-    check_gradient(spec, &written)?;
+    let (mut operations, mut graphs) = (Vec::new(), Vec::new());
+    for role in port::Graph::ALL.into_iter().filter(|role| role.is_of(spec)) {
+        let drawn = draw(checkpoint, role, options.weights)?;
+        let written = finish(&drawn)?;
+        operations.push((role, drawn.operations(), written.operations()));
+        graphs.push((role, written));
+    }
+    if let [(_, forward), (_, denoiser)] = &graphs[..] {
+        check_gradient(spec, forward, denoiser)?;
+    }
 
     let mut external = External::new();
     if options.weights == Weights::Shared {
@@ -80,13 +83,14 @@ pub fn export(checkpoint: &Checkpoint, target: &Path, options: &Options) -> Resu
         external = offsets(&bytes)?;
         dir.write(MODEL, &bytes)?;
     }
-    for ((graph, file), role) in written.iter().zip([FORWARD, DENOISER]).zip(["forward", "denoiser"]) {
-        let bytes = onnx::serialise(graph, role, options.opset, &external, &metadata(spec, role))?;
-        dir.write(file, &bytes)?;
+    for (role, graph) in &graphs {
+        let entries = metadata(spec, *role);
+        let bytes = onnx::serialise(graph, role.name(), options.opset, &external, &entries)?;
+        dir.write(role.file_name(), &bytes)?;
     }
     let golden = match given {
         Some(golden) => golden.clone(),
-        None => golden(spec, &written[1])?,
+        None => golden(spec, &graphs)?,
     };
     dir.write(GOLDEN, &golden.serialise()?)?;
     let bundle = Bundle::seal(&dir, spec)?;
@@ -102,7 +106,7 @@ pub fn export(checkpoint: &Checkpoint, target: &Path, options: &Options) -> Resu
     dir.commit(options.overwrite)?;
     Ok(Report {
         parameters: parameters.values().map(|a| a.shape().iter().product::<usize>()).sum(),
-        operations: [0, 1].map(|i| (drawn[i].operations(), written[i].operations())),
+        operations,
         golden_source: golden.source,
         verified,
         absent,
@@ -130,12 +134,12 @@ fn offsets(bytes: &[u8]) -> Result<External> {
 }
 
 /// The essentials of the spec, so that a graph found alone explains itself.
-fn metadata(spec: &Spec, role: &'static str) -> Vec<(&'static str, String)> {
+fn metadata(spec: &Spec, role: port::Graph) -> Vec<(&'static str, String)> {
     let classes = serde_json::Value::from(spec.classes.clone()).to_string();
     let task = serde_json::to_value(spec.task).ok().and_then(|v| Some(v.as_str()?.to_string()));
     let mut entries = vec![
         ("gradresnet.format", spec.format.to_string()),
-        ("gradresnet.graph", role.to_string()),
+        ("gradresnet.graph", role.name().to_string()),
         ("gradresnet.name", spec.name.clone()),
         ("gradresnet.task", task.unwrap_or_default()),
         ("gradresnet.classes", classes),
@@ -155,7 +159,7 @@ fn metadata(spec: &Spec, role: &'static str) -> Vec<(&'static str, String)> {
 ///
 /// An exporter that wrote a constant where a gradient should be would agree with itself on golden values
 /// of its own; it cannot agree with this.
-fn check_gradient(spec: &Spec, [forward, denoiser]: &[Graph; 2]) -> Result<()> {
+fn check_gradient(spec: &Spec, forward: &Graph, denoiser: &Graph) -> Result<()> {
     // The second, shorter one is for piecewise linear activations, which may have a kink within the first:
     // one unit that switches changes the slope by a hundredth. A wrong gradient agrees with neither.
     const STEPS: [f64; 2] = [1e-6, 1e-8];

@@ -3,7 +3,7 @@
 use crate::error::{ErrorKind, Result};
 use crate::evaluate::{Values, evaluate};
 use crate::ir::{Graph, Tensor};
-use gradresnet_models::{Array, Golden, GoldenCase, Spec};
+use gradresnet_models::{Array, Golden, GoldenCase, Port, Spec, port};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -11,7 +11,7 @@ use rand_distr::{Distribution, StandardNormal};
 /// What golden values of this origin say of themselves.
 pub const SOURCE: &str = "gradresnet-export, float64 evaluator of its graph";
 
-/// Smooth random images with noise, as the denoiser graph takes them, at `[N, H, W]` rounded up to the
+/// Smooth random images with noise, under both names that graphs have for them, and what else a denoiser takes, at `[N, H, W]` rounded up to the
 /// network's stride; noise levels within the spec's range.
 pub fn inputs(spec: &Spec, [batch, height, width]: [usize; 3], seed: u64) -> Values {
     let stride = spec.architecture.stride();
@@ -33,7 +33,8 @@ pub fn inputs(spec: &Spec, [batch, height, width]: [usize; 3], seed: u64) -> Val
         let normal: f64 = StandardNormal.sample(&mut noise);
         f64::from((0.5 + 0.3 * phase.sin() + sigma.at(&[at[0]]) * normal) as f32)
     });
-    let mut values = Values::from([("noisy".to_string(), noisy), ("sigma".to_string(), sigma)]);
+    let mut values = Values::from([("image".to_string(), noisy.clone()), ("noisy".to_string(), noisy)]);
+    values.insert("sigma".into(), sigma);
     if !spec.classes.is_empty() {
         values.insert("class_weights".into(), class_weights);
     }
@@ -43,27 +44,31 @@ pub fn inputs(spec: &Spec, [batch, height, width]: [usize; 3], seed: u64) -> Val
 /// Two cases, of different batch and size.
 ///
 /// # Errors
-/// If the graph lacks an output, which is a fault of this program.
-pub fn golden(spec: &Spec, denoiser: &Graph) -> Result<Golden> {
+/// If a graph lacks an output, which is a fault of this program.
+pub fn golden(spec: &Spec, graphs: &[(port::Graph, Graph)]) -> Result<Golden> {
+    let ports = Port::of(spec);
     let case = |seed: u64, size| -> Result<GoldenCase> {
         let inputs = inputs(spec, size, seed);
-        let outputs = evaluate(denoiser, &inputs)?;
+        let mut outputs = Values::new();
+        for (_, graph) in graphs {
+            outputs.extend(evaluate(graph, &inputs)?);
+        }
         let missing = || ErrorKind::Operator { name: "golden", reason: "an output is missing".into() };
-        let input = |name: &str| {
-            let tensor = inputs.get(name)?;
+        let input = |port: Port| {
+            let tensor = inputs.get(port.name()).filter(|_| ports.contains(&port))?;
             Array::f32(tensor.shape(), tensor.values().iter().map(|&v| v as f32).collect())
         };
-        let output = |name: &str| {
-            let tensor = outputs.get(name)?;
+        let output = |port: Port| {
+            let tensor = outputs.get(port.name())?;
             Array::f64(tensor.shape(), tensor.values().to_vec())
         };
         Ok(GoldenCase {
-            noisy: input("noisy").ok_or_else(missing)?,
-            sigma: input("sigma").ok_or_else(missing)?,
-            class_weights: input("class_weights"),
-            denoised: output("denoised").ok_or_else(missing)?,
-            energy: output("energy").ok_or_else(missing)?,
-            logits: output("logits"),
+            noisy: input(Port::Image).ok_or_else(missing)?,
+            sigma: input(Port::Sigma),
+            class_weights: input(Port::ClassWeights),
+            denoised: output(Port::Denoised),
+            energy: output(Port::Energy),
+            logits: output(Port::Logits),
         })
     };
     Ok(Golden { source: SOURCE.into(), cases: vec![case(1, [2, 32, 32])?, case(2, [1, 40, 64])?] })

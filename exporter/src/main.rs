@@ -7,9 +7,10 @@ use gradresnet_models::Checkpoint;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Turns a GradResNet checkpoint into a bundle that `gradresnet` and any ONNX engine can run.
+/// Turns a checkpoint into a bundle that `gradresnet` and any ONNX engine can run.
 ///
-/// A bundle has two graphs: forward.onnx (logits and energy) and denoiser.onnx (the unrolled gradient).
+/// A GradResNet's bundle has two graphs: forward.onnx (logits and energy) and denoiser.onnx (the unrolled
+/// gradient). A ResNet's has the first, a DnCNN's the second.
 /// Before the bundle is put in place, both are run on every engine found here and compared with the
 /// checkpoint's golden values, and the denoiser is compared with central differences of the forward
 /// graph.
@@ -83,8 +84,8 @@ fn run(cli: &Cli) -> Result<Report> {
 
 fn print(cli: &Cli, report: &Report) {
     println!("{}: {} parameters", cli.output.display(), report.parameters);
-    for (name, (before, after)) in ["forward", "denoiser"].into_iter().zip(report.operations) {
-        println!("{name}.onnx: {after} operations ({before} before lowering)");
+    for (graph, before, after) in &report.operations {
+        println!("{}: {after} operations ({before} before lowering)", graph.file_name());
     }
     println!("golden values: {}", report.golden_source);
     for verified in &report.verified {

@@ -1,17 +1,18 @@
 //! Networks with random parameters, for this crate's tests: every value of every field of the
 //! architecture.
 
+use gradresnet_models::architecture::{BlockForm, DnCnn, Energy, GradResNet, ResNet, SideConnections};
 use gradresnet_models::parameters::parameters;
 use gradresnet_models::{
-    Activation, Architecture, Array, BlockForm, Checkpoint, Norm, ParameterKind, SideConnections, SigmaRange,
-    Spec, Stem, Task, Tensors,
+    Activation, Architecture, Array, Checkpoint, Norm, ParameterKind, SigmaRange, Spec, Stem, Task, Tensors,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
 /// A checkpoint with random parameters and no golden values.
-pub fn checkpoint(architecture: Architecture, classes: usize) -> Checkpoint {
+pub fn checkpoint(architecture: impl Into<Architecture>, classes: usize) -> Checkpoint {
+    let architecture = architecture.into();
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let tensors: Tensors = parameters(&architecture, classes)
         .into_iter()
@@ -30,8 +31,12 @@ pub fn checkpoint(architecture: Architecture, classes: usize) -> Checkpoint {
     let spec = Spec {
         format: gradresnet_models::spec::FORMAT,
         name: "random".into(),
+        task: match (architecture.denoises(), classes) {
+            (true, 0) => Task::Denoising,
+            (true, _) => Task::Joint,
+            (false, _) => Task::Classification,
+        },
         architecture,
-        task: if classes > 0 { Task::Joint } else { Task::Denoising },
         classes: (0..classes).map(|i| format!("class{i}")).collect(),
         image_size: None,
         sigma: SigmaRange { min: 0.0, max: 0.3 },
@@ -43,14 +48,14 @@ pub fn checkpoint(architecture: Architecture, classes: usize) -> Checkpoint {
 }
 
 /// The network that the others differ from.
-pub fn base() -> Architecture {
-    Architecture { width: 8, blocks: vec![1, 1], ..Architecture::default() }
+pub fn base() -> GradResNet {
+    GradResNet { width: 8, blocks: vec![1, 1], ..GradResNet::default() }
 }
 
-/// One of each.
+/// Networks with an energy: one of each.
 pub fn all() -> Vec<Checkpoint> {
     let mut all = vec![checkpoint(base(), 0)];
-    let mut add = |change: &dyn Fn(&mut Architecture)| {
+    let mut add = |change: &dyn Fn(&mut GradResNet)| {
         let mut architecture = base();
         change(&mut architecture);
         all.push(checkpoint(architecture, 3));
@@ -67,5 +72,33 @@ pub fn all() -> Vec<Checkpoint> {
         add(&|a| a.side_connections = side);
     }
     add(&|a| (a.stem, a.blocks) = (Stem::Imagenet, vec![2]));
+    all.push(checkpoint(ResNet { energy: Energy::LogSumExp, norm: Norm::None, ..resnet() }, 3));
+    all.push(checkpoint(ResNet { energy: Energy::LogSumExp, activation: Activation::Silu, ..resnet() }, 3));
     all
+}
+
+/// Networks with one graph only.
+pub fn single() -> Vec<Checkpoint> {
+    let dncnn = |norm, biases| checkpoint(DnCnn { depth: 4, width: 8, norm, biases }, 0);
+    vec![
+        checkpoint(resnet(), 3),
+        checkpoint(ResNet { stem: Stem::Imagenet, max_pool: true, norm: Norm::Group, ..resnet() }, 3),
+        dncnn(Norm::Batch, true),
+        dncnn(Norm::None, false),
+    ]
+}
+
+fn resnet() -> ResNet {
+    ResNet {
+        stem: Stem::Cifar,
+        max_pool: false,
+        width: 8,
+        blocks: vec![1, 1],
+        norm: Norm::Batch,
+        group_size: 8,
+        activation: Activation::Relu,
+        energy: Energy::None,
+        centre: 0.5,
+        scale: 2.0,
+    }
 }

@@ -3,11 +3,12 @@
 use crate::evaluate::{Values, evaluate};
 use crate::export::finish;
 use crate::golden::{SOURCE, inputs};
-use crate::gradresnet::{self, Weights};
 use crate::ir::{Graph, Tensor};
-use crate::test_networks::{all, base, checkpoint};
+use crate::network::{Weights, draw};
+use crate::test_networks::{all, base, checkpoint, single};
 use crate::{ErrorKind, Options, export};
-use gradresnet_models::{Array, Bundle, Checkpoint};
+use gradresnet_models::port::Graph::{Denoiser, Forward};
+use gradresnet_models::{Array, Bundle, Checkpoint, port};
 
 fn dot(a: &Tensor, b: &Tensor) -> f64 {
     a.zip(b, |x, y| x * y).values().iter().sum()
@@ -32,10 +33,11 @@ fn direction(like: &Tensor, seed: f64) -> Tensor {
 
 #[test]
 fn simplification_and_lowering_keep_every_value() {
-    for checkpoint in all() {
+    for checkpoint in all().into_iter().chain(single()) {
         let values = inputs(&checkpoint.spec, [2, 8, 12], 1);
-        for weights in [Weights::Inline, Weights::Shared] {
-            let drawn = gradresnet::denoiser(&checkpoint, weights).unwrap();
+        let graphs = port::Graph::ALL.into_iter().filter(|graph| graph.is_of(&checkpoint.spec));
+        for (role, weights) in graphs.flat_map(|g| [(g, Weights::Inline), (g, Weights::Shared)]) {
+            let drawn = draw(&checkpoint, role, weights).unwrap();
             let written = finish(&drawn).unwrap();
             let (before, after) = (evaluate(&drawn, &values).unwrap(), evaluate(&written, &values).unwrap());
             assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
@@ -53,7 +55,7 @@ fn simplification_and_lowering_keep_every_value() {
 fn the_jacobian_of_the_denoiser_is_symmetric() {
     const STEP: f64 = 1e-5;
     for checkpoint in all() {
-        let graph = finish(&gradresnet::denoiser(&checkpoint, Weights::Inline).unwrap()).unwrap();
+        let graph = finish(&draw(&checkpoint, Denoiser, Weights::Inline).unwrap()).unwrap();
         let values = inputs(&checkpoint.spec, [1, 8, 12], 2);
         let noisy = values["noisy"].clone();
         let (u, v) = (direction(&noisy, 0.0), direction(&noisy, 1.0));
@@ -78,8 +80,8 @@ fn the_jacobian_of_the_denoiser_is_symmetric() {
 fn the_difference_of_two_denoisers_is_the_gradient_of_the_classifier() {
     const STEP: f64 = 1e-5;
     let checkpoint = checkpoint(base(), 3);
-    let forward = gradresnet::forward(&checkpoint, Weights::Inline).unwrap();
-    let denoiser = gradresnet::denoiser(&checkpoint, Weights::Inline).unwrap();
+    let forward = draw(&checkpoint, Forward, Weights::Inline).unwrap();
+    let denoiser = draw(&checkpoint, Denoiser, Weights::Inline).unwrap();
     let mut values = inputs(&checkpoint.spec, [1, 8, 12], 3);
     let sigma = values["sigma"].values()[0];
     let mut with = |weights: [f64; 3]| {
@@ -115,6 +117,28 @@ fn a_checkpoint_without_golden_values_gets_the_evaluators() {
 }
 
 #[test]
+fn networks_with_one_graph_are_exported_with_that_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, checkpoint) in single().into_iter().enumerate() {
+        let target = dir.path().join(i.to_string());
+        let report = export(&checkpoint, &target, &Options::default()).unwrap();
+        let graphs: Vec<port::Graph> = report.operations.iter().map(|(graph, ..)| *graph).collect();
+        let expected = if checkpoint.spec.classes.is_empty() { Denoiser } else { Forward };
+        assert_eq!(graphs, [expected]);
+        assert!(!report.verified.is_empty() && Bundle::open(&target).is_ok());
+    }
+}
+
+#[test]
+fn what_cannot_be_drawn_is_refused_by_name() {
+    use gradresnet_models::architecture::DruNet;
+    let dir = tempfile::tempdir().unwrap();
+    let drunet = checkpoint(DruNet { width: 2, blocks: 1, noise_map: true }, 0);
+    let error = export(&drunet, &dir.path().join("bundle"), &Options::default()).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Family { family: "drunet", .. }), "{error}");
+}
+
+#[test]
 fn what_does_not_verify_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("bundle");
@@ -136,10 +160,9 @@ fn what_does_not_verify_leaves_nothing_behind() {
     assert!(error.contains("energy.weight"), "{error}");
 
     // Golden values of another network.
-    let graph = finish(&gradresnet::denoiser(&good, Weights::Inline).unwrap()).unwrap();
-    let mut golden = crate::golden::golden(&good.spec, &graph).unwrap();
-    let shape = golden.cases[1].energy.shape().to_vec();
-    golden.cases[1].energy = Array::f64(&shape, vec![1.0; shape[0]]).unwrap();
+    let graph = finish(&draw(&good, Denoiser, Weights::Inline).unwrap()).unwrap();
+    let mut golden = crate::golden::golden(&good.spec, &[(Denoiser, graph)]).unwrap();
+    golden.cases[1].energy = Array::f64(&[1], vec![1.0]);
     let error = wrong(&|c| c.golden = Some(golden.clone()));
     assert!(error.contains("energy") && error.contains("forward graph"), "{error}");
 

@@ -7,6 +7,7 @@
 use crate::checkpoint::{GOLDEN, MODEL, SPEC};
 use crate::error::{At, ErrorKind, Result};
 use crate::golden::Golden;
+use crate::port::Graph;
 use crate::spec::Spec;
 use crate::staged::{StagedDir, read_bounded};
 use crate::tensors::MAX_TENSOR_BYTES;
@@ -18,8 +19,23 @@ pub const FORWARD: &str = "forward.onnx";
 /// Graph of the denoiser.
 pub const DENOISER: &str = "denoiser.onnx";
 
-/// The files that a bundle may hold beside `spec.json`, and whether it must.
-const FILES: [(&str, bool); 4] = [(FORWARD, true), (DENOISER, true), (GOLDEN, true), (MODEL, false)];
+/// What a bundle holds of a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Required,
+    Optional,
+    /// It has no place in a bundle of this model.
+    Forbidden,
+}
+
+/// The files that a bundle may hold beside `spec.json`.
+fn files(spec: &Spec) -> [(&'static str, Presence); 4] {
+    let graph = |graph: Graph| {
+        let presence = if graph.is_of(spec) { Presence::Required } else { Presence::Forbidden };
+        (graph.file_name(), presence)
+    };
+    [graph(Graph::Forward), graph(Graph::Denoiser), (GOLDEN, Presence::Required), (MODEL, Presence::Optional)]
+}
 
 /// A bundle on disk whose spec was read and validated, and whose files were found.
 #[derive(Clone, Debug)]
@@ -41,13 +57,17 @@ impl Bundle {
             return Err(ErrorKind::NotRegular).at(&path);
         }
         let spec = Spec::read(&path)?;
-        if let Some(name) = spec.files.keys().find(|name| FILES.iter().all(|(known, _)| known != name)) {
+        let files = files(&spec);
+        let known = |name: &String| {
+            files.iter().any(|(known, presence)| known == name && *presence != Presence::Forbidden)
+        };
+        if let Some(name) = spec.files.keys().find(|name| !known(name)) {
             return Err(ErrorKind::FileName(name.clone())).at(&path);
         }
-        for (name, required) in FILES {
+        for (name, presence) in files {
             let listed = spec.files.contains_key(name);
             // A file without a digest could be exchanged unseen.
-            if !listed && (required || dir.join(name).symlink_metadata().is_ok()) {
+            if !listed && (presence == Presence::Required || dir.join(name).symlink_metadata().is_ok()) {
                 let reason = format!("`{name}` is not listed");
                 return Err(ErrorKind::Field { field: "files", reason }).at(&path);
             }
@@ -84,7 +104,7 @@ impl Bundle {
 
     /// Reads the golden values.
     pub fn golden(&self) -> Result<Golden> {
-        Golden::read(&self.path(GOLDEN), self.spec.classes.len())
+        Golden::read(&self.path(GOLDEN), &self.spec)
     }
 
     /// Compares the SHA-256 of every file with the spec's.
@@ -119,9 +139,9 @@ impl Bundle {
     pub fn seal(staged: &StagedDir, spec: &Spec) -> Result<Bundle> {
         let mut spec = spec.clone();
         spec.files.clear();
-        for (name, required) in FILES {
+        for (name, presence) in files(&spec) {
             let path = staged.path().join(name);
-            if required || path.exists() {
+            if presence == Presence::Required || path.exists() {
                 spec.files.insert(name.to_string(), digest(&read_bounded(&path, MAX_TENSOR_BYTES)?));
             }
         }

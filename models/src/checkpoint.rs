@@ -42,7 +42,7 @@ impl Checkpoint {
         let (parameters, _) = tensors::read(&path)?;
         check_parameters(&spec, &parameters).at(&path)?;
         let path = dir.join(GOLDEN);
-        let golden = path.exists().then(|| Golden::read(&path, spec.classes.len())).transpose()?;
+        let golden = path.exists().then(|| Golden::read(&path, &spec)).transpose()?;
         Ok(Checkpoint { spec, parameters, golden })
     }
 

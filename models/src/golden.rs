@@ -1,11 +1,13 @@
 //! `golden.safetensors`: inputs and reference outputs that every engine must reproduce.
 //!
-//! For each case `n`, counted from 0, the file holds `n.noisy` `[N,3,H,W]`, `n.sigma` `[N]` and, for a
-//! network with classes, `n.class_weights` `[N,C]`, in float32; and `n.denoised` `[N,3,H,W]`, `n.energy`
-//! `[N]` and, with classes, `n.logits` `[N,C]`, in float64. `energy` and `logits` are those of `noisy`.
+//! For each case `n`, counted from 0, the file holds inputs in float32, `n.noisy` `[N,3,H,W]`, `n.sigma` `[N]`
+//! and `n.class_weights` `[N,C]`, and outputs in float64, `n.denoised` `[N,3,H,W]`, `n.energy` `[N]` and
+//! `n.logits` `[N,C]`: those that the network's graphs have ([`Port`]). `energy` and `logits` are of `noisy`.
 //! The metadata entry `source` says who computed the outputs.
 
 use crate::error::{At, Error, ErrorKind, Result};
+use crate::port::Port;
+use crate::spec::Spec;
 use crate::tensors::{self, Array, Tensors};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,26 +29,27 @@ pub struct Golden {
 pub struct GoldenCase {
     /// `[N,3,H,W]`, float32, image units.
     pub noisy: Array,
-    /// `[N]`, float32, image units.
-    pub sigma: Array,
-    /// `[N,C]`, float32; absent without classes.
+    /// `[N]`, float32, image units; absent if denoising does not take it.
+    pub sigma: Option<Array>,
+    /// `[N,C]`, float32; absent without classes or without a gradient to steer.
     pub class_weights: Option<Array>,
-    /// `[N,3,H,W]`, float64.
-    pub denoised: Array,
-    /// `[N]`, float64, nats.
-    pub energy: Array,
+    /// `[N,3,H,W]`, float64; absent if the network does not denoise.
+    pub denoised: Option<Array>,
+    /// `[N]`, float64, nats; absent if the network has none.
+    pub energy: Option<Array>,
     /// `[N,C]`, float64; absent without classes.
     pub logits: Option<Array>,
 }
 
 impl Golden {
-    /// Reads the file and checks that its shapes agree with one another and with `classes`.
+    /// Reads the file and checks that it holds what a model with this spec has, in shapes that agree with one
+    /// another.
     ///
     /// # Errors
     /// Those of [`tensors::read`], and [`ErrorKind::Golden`].
-    pub fn read(path: &Path, classes: usize) -> Result<Golden> {
+    pub fn read(path: &Path, spec: &Spec) -> Result<Golden> {
         let (tensors, metadata) = tensors::read(path)?;
-        Golden::from_tensors(tensors, metadata.get(SOURCE).cloned().unwrap_or_default(), classes).at(path)
+        Golden::from_tensors(tensors, metadata.get(SOURCE).cloned().unwrap_or_default(), spec).at(path)
     }
 
     /// The bytes of the file.
@@ -59,16 +62,18 @@ impl Golden {
                 }
             };
             put("noisy", Some(&case.noisy));
-            put("sigma", Some(&case.sigma));
+            put("sigma", case.sigma.as_ref());
             put("class_weights", case.class_weights.as_ref());
-            put("denoised", Some(&case.denoised));
-            put("energy", Some(&case.energy));
+            put("denoised", case.denoised.as_ref());
+            put("energy", case.energy.as_ref());
             put("logits", case.logits.as_ref());
         }
         tensors::serialise(&tensors, &BTreeMap::from([(SOURCE.to_string(), self.source.clone())]))
     }
 
-    fn from_tensors(mut tensors: Tensors, source: String, classes: usize) -> Result<Golden> {
+    fn from_tensors(mut tensors: Tensors, source: String, spec: &Spec) -> Result<Golden> {
+        let classes = spec.classes.len();
+        let ports = Port::of(spec);
         let mut cases = Vec::new();
         while tensors.contains_key(&format!("{}.noisy", cases.len())) {
             let n = cases.len();
@@ -88,13 +93,16 @@ impl Golden {
                 }
                 Ok(array)
             };
+            let noisy = take("noisy", "F32")?;
+            let mut of =
+                |port: Port, kind| ports.contains(&port).then(|| take(port.name(), kind)).transpose();
             let case = GoldenCase {
-                noisy: take("noisy", "F32")?,
-                sigma: take("sigma", "F32")?,
-                class_weights: (classes > 0).then(|| take("class_weights", "F32")).transpose()?,
-                denoised: take("denoised", "F64")?,
-                energy: take("energy", "F64")?,
-                logits: (classes > 0).then(|| take("logits", "F64")).transpose()?,
+                noisy,
+                sigma: of(Port::Sigma, "F32")?,
+                class_weights: of(Port::ClassWeights, "F32")?,
+                denoised: of(Port::Denoised, "F64")?,
+                energy: of(Port::Energy, "F64")?,
+                logits: of(Port::Logits, "F64")?,
             };
             case.check(classes).map_err(|reason| ErrorKind::Golden(format!("case {n}: {reason}")))?;
             cases.push(case);
@@ -125,10 +133,10 @@ impl GoldenCase {
         }
         let shapes = [
             ("noisy", Some(&self.noisy), vec![n, 3, h, w]),
-            ("sigma", Some(&self.sigma), vec![n]),
+            ("sigma", self.sigma.as_ref(), vec![n]),
             ("class_weights", self.class_weights.as_ref(), vec![n, classes]),
-            ("denoised", Some(&self.denoised), vec![n, 3, h, w]),
-            ("energy", Some(&self.energy), vec![n]),
+            ("denoised", self.denoised.as_ref(), vec![n, 3, h, w]),
+            ("energy", self.energy.as_ref(), vec![n]),
             ("logits", self.logits.as_ref(), vec![n, classes]),
         ];
         for (name, array, expected) in shapes {

@@ -4,11 +4,14 @@
 mod common;
 
 use common::{checkpoint, golden, spec, tensors};
+use gradresnet_models::architecture::DnCnn;
 use gradresnet_models::bundle::{DENOISER, FORWARD};
 use gradresnet_models::checkpoint::{GOLDEN, MODEL, SPEC, check_parameters};
 use gradresnet_models::staged::StagedDir;
 use gradresnet_models::tensors::MAX_TENSOR_BYTES;
-use gradresnet_models::{Array, Bundle, Checkpoint, ErrorKind, Golden, Spec, Tensors, parameters};
+use gradresnet_models::{
+    Array, Bundle, Checkpoint, ErrorKind, Golden, Norm, Spec, Task, Tensors, parameters,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -148,6 +151,10 @@ fn an_array_holds_exactly_its_shape() {
     assert!(Array::f64(&[usize::MAX, 2], vec![]).is_none());
 }
 
+fn without_classes() -> Spec {
+    Spec { task: Task::Denoising, classes: Vec::new(), ..spec() }
+}
+
 fn written(golden: &Golden, dir: &Path) -> PathBuf {
     let path = dir.join(GOLDEN);
     fs::write(&path, golden.serialise().unwrap()).unwrap();
@@ -157,9 +164,9 @@ fn written(golden: &Golden, dir: &Path) -> PathBuf {
 #[test]
 fn golden_values_are_read_as_they_were_written() {
     let dir = tempfile::tempdir().unwrap();
-    for classes in [0, 2] {
-        let golden = golden(classes);
-        assert_eq!(Golden::read(&written(&golden, dir.path()), classes).unwrap(), golden);
+    for spec in [spec(), without_classes()] {
+        let golden = golden(&spec);
+        assert_eq!(Golden::read(&written(&golden, dir.path()), &spec).unwrap(), golden);
     }
 }
 
@@ -171,23 +178,24 @@ fn golden_values_that_contradict_themselves_are_rejected() {
         ("more than 64 cases", |g| g.cases = vec![g.cases[0].clone(); 65]),
         ("case 1: `noisy` has shape [2, 4, 4, 6]", |g| g.cases[1].noisy = zeros(&[2, 4, 4, 6])),
         ("case 0: `noisy` has shape [48]", |g| g.cases[0].noisy = zeros(&[48])),
-        ("case 0: `sigma` has shape [2]", |g| g.cases[0].sigma = zeros(&[2])),
+        ("case 0: `sigma` has shape [2]", |g| g.cases[0].sigma = Some(zeros(&[2]))),
         ("case 0: `class_weights` has shape [1, 3]", |g| g.cases[0].class_weights = Some(zeros(&[1, 3]))),
-        ("`0.denoised` has element type F32", |g| g.cases[0].denoised = zeros(&[1, 3, 4, 4])),
+        ("`0.denoised` has element type F32", |g| g.cases[0].denoised = Some(zeros(&[1, 3, 4, 4]))),
         ("`0.logits` is missing", |g| g.cases[0].logits = None),
+        ("`0.energy` is missing", |g| g.cases[0].energy = None),
         ("`0.sigma` holds a value that is not finite", |g| {
-            g.cases[0].sigma = Array::f32(&[1], vec![f32::NAN]).unwrap();
+            g.cases[0].sigma = Array::f32(&[1], vec![f32::NAN]);
         }),
     ];
     let dir = tempfile::tempdir().unwrap();
     for (expected, change) in table {
-        let mut golden = golden(2);
+        let mut golden = golden(&spec());
         change(&mut golden);
-        let error = Golden::read(&written(&golden, dir.path()), 2).unwrap_err().to_string();
+        let error = Golden::read(&written(&golden, dir.path()), &spec()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}: expected {expected}");
     }
     // Those of a network with classes do not fit one without.
-    let error = Golden::read(&written(&golden(2), dir.path()), 0).unwrap_err();
+    let error = Golden::read(&written(&golden(&spec()), dir.path()), &without_classes()).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::TensorUnknown(_)), "{error}");
 }
 
@@ -198,10 +206,28 @@ fn bundle(dir: &Path) -> PathBuf {
     for name in [FORWARD, DENOISER, MODEL] {
         staged.write(name, name.as_bytes()).unwrap();
     }
-    staged.write(GOLDEN, &golden(2).serialise().unwrap()).unwrap();
+    staged.write(GOLDEN, &golden(&spec()).serialise().unwrap()).unwrap();
     Bundle::seal(&staged, &spec()).unwrap();
     staged.commit(false).unwrap();
     target
+}
+
+/// A bundle has the graphs that its model has, and no other: one that nobody runs is one that nobody checks.
+#[test]
+fn a_graph_that_the_model_does_not_have_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = bundle(dir.path());
+    edit_spec(&target, |spec| {
+        let dncnn = DnCnn { depth: 3, width: 4, norm: Norm::None, biases: false };
+        (spec.architecture, spec.task, spec.classes) = (dncnn.into(), Task::Denoising, Vec::new());
+    });
+    let error = Bundle::open(&target).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::FileName(name) if name == FORWARD), "{error}");
+    edit_spec(&target, |spec| drop(spec.files.remove(FORWARD)));
+    let error = Bundle::open(&target).unwrap_err().to_string();
+    assert!(error.contains("`forward.onnx` is not listed"), "{error}");
+    fs::remove_file(target.join(FORWARD)).unwrap();
+    Bundle::open(&target).unwrap();
 }
 
 fn edit_spec(dir: &Path, change: impl Fn(&mut Spec)) {
@@ -216,7 +242,7 @@ fn a_bundle_is_read_as_it_was_written() {
     let dir = tempfile::tempdir().unwrap();
     let bundle = Bundle::open(&bundle(dir.path())).unwrap();
     bundle.verify_digests().unwrap();
-    assert_eq!(bundle.golden().unwrap(), golden(2));
+    assert_eq!(bundle.golden().unwrap(), golden(&spec()));
     let files: Vec<_> = bundle.spec().files.keys().map(String::as_str).collect();
     assert_eq!(files, [DENOISER, FORWARD, GOLDEN, MODEL]);
     let expected = Spec { files: bundle.spec().files.clone(), ..spec() };

@@ -3,6 +3,7 @@
 use crate::engine::{Graph, Inputs, Shape};
 use crate::error::Result;
 use crate::session::Session;
+use gradresnet_models::Port;
 use ndarray::{Array2, Array4};
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -56,13 +57,11 @@ pub fn measure(session: &Session, graph: Graph, shape: Shape, threads: usize) ->
     });
     let sigma = vec![spec.sigma.max as f32; batch];
     let weights = Array2::zeros((batch, spec.classes.len()));
-    let inputs = match graph {
-        Graph::Forward => Inputs { image: image.view(), sigma: &[], class_weights: None },
-        Graph::Denoiser => Inputs {
-            image: image.view(),
-            sigma: &sigma,
-            class_weights: (!spec.classes.is_empty()).then(|| weights.view()),
-        },
+    let takes = |port| graph.inputs(spec).contains(&port);
+    let inputs = Inputs {
+        image: image.view(),
+        sigma: if takes(Port::Sigma) { &sigma } else { &[] },
+        class_weights: takes(Port::ClassWeights).then(|| weights.view()),
     };
     let plan = session.plan(graph, shape)?;
     for _ in 0..WARM_UP {

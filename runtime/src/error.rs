@@ -105,6 +105,17 @@ pub enum ErrorKind {
     /// The model was trained without classes.
     #[error("model `{0}` has no classes")]
     NoClasses(String),
+    /// The model has no such graph.
+    #[error("model `{model}` has no {graph} graph: it is not for that")]
+    NoGraph {
+        /// Name of the model.
+        model: String,
+        /// `forward` or `denoiser`.
+        graph: &'static str,
+    },
+    /// The model does not say how probable an image is.
+    #[error("model `{0}` has no energy: it does not model log p(y)")]
+    NoEnergy(String),
     /// A graph's output is further from the golden values than accepted.
     #[error(
         "{graph} graph, case {case}, {size}: `{output}` is off by {error:.2e} of its norm, and at most \

@@ -66,9 +66,10 @@ impl Session {
     /// that of the padded image.
     ///
     /// # Errors
-    /// As [`Session::classify`], except for classes.
+    /// [`ErrorKind::NoEnergy`], and as [`Session::classify`], except for classes.
     pub fn energy(&self, images: ArrayView4<f32>) -> Result<Vec<f32>> {
-        Ok(self.forward(images)?.energy)
+        let energy = self.forward(images)?.energy;
+        energy.ok_or_else(|| ErrorKind::NoEnergy(self.spec().name.clone()).into())
     }
 
     fn forward(&self, images: ArrayView4<f32>) -> Result<Outputs> {
@@ -96,7 +97,7 @@ impl Session {
     /// from one that is not.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] for shapes that contradict one another, a σ that is negative or not finite,
+    /// [`ErrorKind::NoGraph`]; [`ErrorKind::Input`] for shapes that contradict one another, a σ that is negative or not finite,
     /// or class weights for a model without classes; [`ErrorKind::NotFinite`]; and those of
     /// [`Engine::compile`] and [`Plan::run`].
     pub fn denoise(
@@ -116,6 +117,7 @@ impl Session {
         let shape = Shape { batch, height: grid.rows.tile(), width: grid.columns.tile() };
         if grid.is_whole() {
             let padded = pad(noisy, shape);
+            let sigma = self.wanted(sigma);
             let inputs = Inputs { image: padded.view(), sigma, class_weights: weights(0..batch) };
             let denoised = denoised(self.plan(Graph::Denoiser, shape)?.run(&inputs)?)?;
             return Ok(denoised.slice_move(s![.., .., ..height, ..width]));
@@ -173,13 +175,18 @@ impl Session {
                 whitening::add_color_noise(&mut tile, shared, place);
             }
             let image = tile.view().insert_axis(Axis(0));
-            let outputs = plan.run(&Inputs { image, sigma: &[sigma], class_weights })?;
+            let outputs = plan.run(&Inputs { image, sigma: self.wanted(&[sigma]), class_weights })?;
             let mut tile = denoised(outputs)?.index_axis_move(Axis(0), 0);
             if noise.spread == Spread::Grey {
                 whitening::average(&mut tile);
             }
             Ok(tile)
         })
+    }
+
+    /// Noise levels, if the denoiser takes them; a blind one finds them itself.
+    fn wanted<'a>(&self, sigma: &'a [f32]) -> &'a [f32] {
+        if self.spec().architecture.takes_sigma() { sigma } else { &[] }
     }
 
     /// Class weights `[N,C]`, zero if not given.

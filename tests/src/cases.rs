@@ -1,11 +1,12 @@
 //! Networks with random weights, and what they are run on.
 
+use gradresnet_models::architecture::{BlockForm, DnCnn, Energy, GradResNet, ResNet, SideConnections};
 use gradresnet_models::{
-    Activation, Architecture, Array, BlockForm, Bundle, Checkpoint, Norm, ParameterKind, SideConnections,
-    SigmaRange, Spec, Stem, Task, parameters,
+    Activation, Architecture, Array, Bundle, Checkpoint, Norm, ParameterKind, SigmaRange, Spec, Stem, Task,
+    parameters,
 };
 use gradresnet_train::golden::golden;
-use gradresnet_train::nets::GradResNet;
+use gradresnet_train::nets::Network;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -48,8 +49,8 @@ pub struct Inputs {
 }
 
 /// The network that the others differ from in one thing or two: small, so that there can be many.
-fn base() -> Variant {
-    let architecture = Architecture {
+fn base() -> GradResNet {
+    GradResNet {
         stem: Stem::Cifar,
         width: 8,
         blocks: vec![1, 1],
@@ -61,54 +62,48 @@ fn base() -> Variant {
         biases: false,
         centre: 0.5,
         scale: 4.0,
-    };
-    Variant { name: "base".into(), architecture, classes: 5 }
+    }
 }
 
-/// Every value of every field, and the pairs that interact: block form × norm, biases × norm.
+/// Every value of every field of a GradResNet, and the pairs that interact (block form × norm, biases × norm);
+/// the baselines.
 pub fn variants() -> Vec<Variant> {
-    let mut all = vec![base()];
-    let mut add = |name: String, change: &dyn Fn(&mut Variant)| {
-        let mut variant = base();
-        change(&mut variant);
-        variant.name = name;
-        all.push(variant);
+    let mut all = Vec::new();
+    let mut add = |name: String, classes: usize, change: &dyn Fn(&mut GradResNet)| {
+        let mut a = base();
+        change(&mut a);
+        all.push(Variant { name, architecture: a.into(), classes });
     };
+    add("base".into(), 5, &|_| ());
     for norm in [Norm::Group, Norm::Homogeneous, Norm::Batch, Norm::None] {
         for block in [BlockForm::Residual, BlockForm::Postact, BlockForm::End] {
-            add(format!("{block:?} {norm:?}"), &|v| {
-                (v.architecture.block, v.architecture.norm) = (block, norm)
-            });
+            add(format!("{block:?} {norm:?}"), 5, &|a| (a.block, a.norm) = (block, norm));
         }
-        add(format!("biases {norm:?}"), &|v| (v.architecture.biases, v.architecture.norm) = (true, norm));
+        add(format!("biases {norm:?}"), 5, &|a| (a.biases, a.norm) = (true, norm));
     }
     for activation in [Activation::Relu, Activation::Silu] {
-        add(format!("{activation:?}"), &|v| v.architecture.activation = activation);
+        add(format!("{activation:?}"), 5, &|a| a.activation = activation);
     }
     for side in [SideConnections::None, SideConnections::Stages] {
-        add(format!("side connections {side:?}"), &|v| v.architecture.side_connections = side);
+        add(format!("side connections {side:?}"), 5, &|a| a.side_connections = side);
     }
-    add("no classes".into(), &|v| v.classes = 0);
-    add("imagenet stem".into(), &|v| v.architecture.stem = Stem::Imagenet);
-    add("width 24".into(), &|v| v.architecture.width = 24);
-    add("groups of 4".into(), &|v| v.architecture.group_size = 4);
-    add("one stage of two blocks".into(), &|v| v.architecture.blocks = vec![2]);
-    add("four stages".into(), &|v| v.architecture.blocks = vec![2, 1, 1, 1]);
-    add("neither centred nor scaled".into(), &|v| (v.architecture.centre, v.architecture.scale) = (0.0, 1.0));
+    add("no classes".into(), 0, &|_| ());
+    add("imagenet stem".into(), 5, &|a| a.stem = Stem::Imagenet);
+    add("width 24".into(), 5, &|a| a.width = 24);
+    add("groups of 4".into(), 5, &|a| a.group_size = 4);
+    add("one stage of two blocks".into(), 5, &|a| a.blocks = vec![2]);
+    add("four stages".into(), 5, &|a| a.blocks = vec![2, 1, 1, 1]);
+    add("neither centred nor scaled".into(), 5, &|a| (a.centre, a.scale) = (0.0, 1.0));
     // The shape of the bundles that ship.
-    add("photo".into(), &|v| {
-        (v.architecture.width, v.architecture.blocks, v.classes) = (24, vec![1, 1, 1], 0);
-    });
+    add("photo".into(), 0, &|a| (a.width, a.blocks) = (24, vec![1, 1, 1]));
     // The paper's, as far as it says, at a small width.
-    add("paper".into(), &|v| {
-        let a = &mut v.architecture;
+    add("paper".into(), 10, &|a| {
         (a.block, a.side_connections, a.blocks) =
             (BlockForm::Postact, SideConnections::Stages, vec![2, 2, 2, 2]);
-        v.classes = 10;
     });
     // Everything away from its default at once.
-    add("all different".into(), &|v| {
-        v.architecture = Architecture {
+    add("all different".into(), 2, &|a| {
+        *a = GradResNet {
             stem: Stem::Imagenet,
             width: 16,
             blocks: vec![1, 2, 1],
@@ -121,8 +116,31 @@ pub fn variants() -> Vec<Variant> {
             centre: 0.25,
             scale: 2.0,
         };
-        v.classes = 2;
     });
+
+    let mut add = |name: &str, classes, architecture: Architecture| {
+        all.push(Variant { name: name.into(), architecture, classes });
+    };
+    let resnet = ResNet {
+        stem: Stem::Cifar,
+        max_pool: false,
+        width: 8,
+        blocks: vec![2, 1],
+        norm: Norm::Batch,
+        group_size: 4,
+        activation: Activation::Relu,
+        energy: Energy::None,
+        centre: 0.5,
+        scale: 4.0,
+    };
+    add("ResNet", 5, resnet.clone().into());
+    let pooled = ResNet { stem: Stem::Imagenet, max_pool: true, norm: Norm::Group, ..resnet.clone() };
+    add("ResNet, imagenet stem, group norm", 5, pooled.into());
+    let jem = ResNet { norm: Norm::None, energy: Energy::LogSumExp, activation: Activation::Silu, ..resnet };
+    add("JEM", 5, jem.into());
+    add("DnCNN", 0, DnCnn { depth: 5, width: 8, norm: Norm::Batch, biases: true }.into());
+    let bare = DnCnn { depth: 4, width: 8, norm: Norm::None, biases: false };
+    add("DnCNN without biases and norms", 0, bare.into());
     all
 }
 
@@ -143,7 +161,7 @@ pub fn inputs(variant: &Variant) -> Vec<(ClassWeights, Inputs)> {
 impl Variant {
     /// A checkpoint with random parameters, its golden values included. A function of the name alone.
     pub fn checkpoint(&self) -> Checkpoint {
-        let net = GradResNet::random(&self.architecture, self.classes, 1, Kind::Float, Device::Cpu);
+        let net = Network::random(&self.architecture, self.classes, 1, Kind::Float, Device::Cpu);
         let mut tensors = net.to_tensors();
         // Gains of one and statistics of nothing would hide what is done with them.
         let mut rng = self.rng();
@@ -164,7 +182,11 @@ impl Variant {
             format: gradresnet_models::spec::FORMAT,
             name: "random".into(),
             architecture: self.architecture.clone(),
-            task: if self.classes > 0 { Task::Joint } else { Task::Denoising },
+            task: match (self.architecture.denoises(), self.classes) {
+                (true, 0) => Task::Denoising,
+                (true, _) => Task::Joint,
+                (false, _) => Task::Classification,
+            },
             classes: (0..self.classes).map(|i| format!("class{i}")).collect(),
             image_size: None,
             sigma: SigmaRange { min: 0.0, max: 0.3 },

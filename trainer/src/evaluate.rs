@@ -2,8 +2,8 @@
 
 use crate::data::augment::reflect;
 use crate::data::images::{Images, Pixels};
-use crate::nets::{GradResNet, Phase};
-use anyhow::Result;
+use crate::nets::{Network, Phase};
+use anyhow::{Context, Result};
 use gradresnet_models::Spec;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -70,7 +70,7 @@ pub struct Prediction {
 /// # Errors
 /// If an image cannot be read.
 pub fn evaluate(
-    net: &GradResNet,
+    net: &Network,
     spec: &Spec,
     images: &Images,
     options: &Options,
@@ -91,7 +91,7 @@ pub fn evaluate(
         let indices = &chosen[done..done + batch.len];
         let clean = batch.clean.to_device(options.device).to_kind(options.kind);
         if !spec.classes.is_empty() {
-            let logits = tch::no_grad(|| net.forward(&clean, Phase::Evaluation).logits);
+            let logits = tch::no_grad(|| net.density(&clean, Phase::Evaluation).logits);
             let labels: Vec<i64> = logits.map(|l| integers(&l.argmax(1, false))).unwrap_or_default();
             for (&index, &label) in indices.iter().zip(&labels) {
                 correct += usize::from(images.class(index) == Some(label as usize));
@@ -103,14 +103,16 @@ pub fn evaluate(
             let noise = batch.noise(indices, sigma).to_device(options.device).to_kind(options.kind);
             let level = Tensor::full([batch.len as i64], sigma / 255.0, (options.kind, options.device));
             let noisy = &clean + noise * (sigma / 255.0);
-            let psnr =
-                |weights: Option<&Tensor>| batch.psnr(&net.denoise(&noisy, &level, weights).denoised, &clean);
-            sums.0 += psnr(None);
+            let psnr = |weights: Option<&Tensor>| -> Result<f64> {
+                let denoised = net.outputs(&noisy, &level, weights).denoised;
+                Ok(batch.psnr(&denoised.context("the network does not denoise")?, &clean))
+            };
+            sums.0 += psnr(None)?;
             if classified {
                 let classes: Vec<i64> =
                     indices.iter().filter_map(|&i| images.class(i)).map(|c| c as i64).collect();
                 let one_hot = Tensor::from_slice(&classes).one_hot(spec.classes.len() as i64);
-                sums.1 += psnr(Some(&one_hot.to_kind(options.kind).to_device(options.device)));
+                sums.1 += psnr(Some(&one_hot.to_kind(options.kind).to_device(options.device)))?;
             }
         }
         done += batch.len;

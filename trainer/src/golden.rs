@@ -1,7 +1,7 @@
 //! Golden values: what every engine must reproduce, computed in float64 by autograd.
 
 use crate::convert::to_array;
-use crate::nets::GradResNet;
+use crate::nets::Network;
 use gradresnet_models::{Golden, GoldenCase, Spec, Tensors};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 /// Returns `None` if `parameters` are not those of the spec.
 pub fn golden(spec: &Spec, parameters: &Tensors) -> Option<Golden> {
     let classes = spec.classes.len();
-    let net = GradResNet::from_tensors(&spec.architecture, classes, parameters, Kind::Double, Device::Cpu)?;
+    let net = Network::from_tensors(&spec.architecture, classes, parameters, Kind::Double, Device::Cpu)?;
     let stride = spec.architecture.stride();
     let sizes = [(2, 32, 32), (1, 40, 64)];
     let cases = sizes
@@ -23,14 +23,16 @@ pub fn golden(spec: &Spec, parameters: &Tensors) -> Option<Golden> {
         .map(|(seed, &(batch, height, width))| {
             let inputs = Inputs::new(spec, [batch, next(height, stride), next(width, stride)], seed as u64);
             let double = |t: &Tensor| t.to_kind(Kind::Double);
-            let weights = inputs.class_weights.as_ref().map(double);
-            let out = net.denoise(&double(&inputs.noisy), &double(&inputs.sigma), weights.as_ref());
+            // Class weights steer a gradient.
+            let weights =
+                inputs.class_weights.as_ref().filter(|_| spec.architecture.has_energy()).map(double);
+            let out = net.outputs(&double(&inputs.noisy), &double(&inputs.sigma), weights.as_ref());
             GoldenCase {
                 noisy: to_array(&inputs.noisy),
-                sigma: to_array(&inputs.sigma),
-                class_weights: inputs.class_weights.as_ref().map(to_array),
-                denoised: to_array(&out.denoised),
-                energy: to_array(&out.energy),
+                sigma: spec.architecture.takes_sigma().then(|| to_array(&inputs.sigma)),
+                class_weights: weights.as_ref().map(|w| to_array(&w.to_kind(Kind::Float))),
+                denoised: out.denoised.as_ref().map(to_array),
+                energy: out.energy.as_ref().map(to_array),
                 logits: out.logits.as_ref().map(to_array),
             }
         })

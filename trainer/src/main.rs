@@ -8,7 +8,7 @@ use gradresnet_train::data::{Images, Split};
 use gradresnet_train::device::Machine;
 use gradresnet_train::evaluate::{self, Evaluation, Prediction, evaluate};
 use gradresnet_train::fit::{fit, summary};
-use gradresnet_train::nets::GradResNet;
+use gradresnet_train::nets::Network;
 use gradresnet_train::run::{CHECKPOINT, CONFIG, Place, Run};
 use gradresnet_train::study;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -214,7 +214,7 @@ fn eval(args: Eval) -> Result<()> {
     let Checkpoint { spec, parameters, .. } = Checkpoint::read(&args.checkpoint)?;
     let images = Images::open(&args.data, Split::Test)?;
     let kind = if args.float64 { Kind::Double } else { Kind::Float };
-    let net = GradResNet::from_tensors(&spec.architecture, spec.classes.len(), &parameters, kind, device)
+    let net = Network::from_tensors(&spec.architecture, spec.classes.len(), &parameters, kind, device)
         .with_context(|| format!("{}: parameters are missing", args.checkpoint.display()))?;
     let options = evaluate::Options {
         sigmas: args.sigma.clone(),

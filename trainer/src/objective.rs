@@ -2,7 +2,7 @@
 
 use crate::config::{Denoising, Target};
 use crate::data::Batch;
-use crate::nets::{GradResNet, Phase};
+use crate::nets::{Network, Phase};
 use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
@@ -11,27 +11,24 @@ use tch::{Kind, Tensor};
 /// sum), nothing is learnt yet.
 ///
 /// # Errors
-/// If a class is asked for and the images or the network have none.
-pub fn denoising(net: &GradResNet, batch: &Batch, config: &Denoising) -> Result<Tensor> {
-    let noisy = batch.noisy().set_requires_grad(true);
-    let output = net.forward(&noisy, Phase::Training);
-    let term = |log_p: &Tensor| {
-        let score = Tensor::run_backward(&[log_p.sum(None::<Kind>)], &[&noisy], true, true).remove(0);
-        let residual = batch.sigma.view([-1, 1, 1, 1]) * score + &batch.noise;
+/// If the network does not denoise, or a class is asked for and the images have none.
+pub fn denoising(net: &Network, batch: &Batch, config: &Denoising) -> Result<Tensor> {
+    let term = |labels: Option<&Tensor>| {
+        let residual = batch.sigma.view([-1, 1, 1, 1]) * score(net, batch, labels)? + &batch.noise;
         let errors = residual.square().mean_dim([1i64, 2, 3].as_slice(), false, None::<Kind>);
         let power = config.weight_power;
         if power == 0.0 {
-            return errors.mean(None::<Kind>);
+            return Ok(errors.mean(None::<Kind>));
         }
         let weights = batch.sigma.pow_tensor_scalar(power) / config.sigma.moment(power);
-        (errors * weights).mean(None::<Kind>)
+        anyhow::Ok((errors * weights).mean(None::<Kind>))
     };
     // log p(y|c) = log p(y) + log p(c|y) − log p(c), and the last has no gradient.
-    let conditional = || anyhow::Ok(term(&(&output.log_p + log_probability(output.logits.as_ref(), batch)?)));
+    let conditional = || term(Some(labels(batch)?));
     match config.target {
-        Target::Unconditional => Ok(term(&output.log_p)),
+        Target::Unconditional => term(None),
         Target::Conditional => conditional(),
-        Target::Both => Ok(term(&output.log_p) + conditional()?),
+        Target::Both => Ok(term(None)? + conditional()?),
     }
 }
 
@@ -39,9 +36,11 @@ pub fn denoising(net: &GradResNet, batch: &Batch, config: &Denoising) -> Result<
 ///
 /// # Errors
 /// If the images have no classes or the network no class head.
-pub fn classification(net: &GradResNet, batch: &Batch) -> Result<Tensor> {
-    let logits = net.forward(&batch.noisy(), Phase::Training).logits;
-    Ok(-log_probability(logits.as_ref(), batch)?.mean(None::<Kind>))
+pub fn classification(net: &Network, batch: &Batch) -> Result<Tensor> {
+    let logits = net.density(&batch.noisy(), Phase::Training).logits;
+    let logits = logits.context("the network has no class head")?;
+    let cross_entropy = labels(batch)? * logits.log_softmax(1, None::<Kind>);
+    Ok(-cross_entropy.sum_dim_intlist(1i64, false, None::<Kind>).mean(None::<Kind>))
 }
 
 /// Mean log p of samples of the model less that of the noisy images: its gradient is that of −log p(y) (Grathwohl
@@ -49,28 +48,44 @@ pub fn classification(net: &GradResNet, batch: &Batch) -> Result<Tensor> {
 ///
 /// # Errors
 /// If the network has no density.
-pub fn likelihood(net: &GradResNet, batch: &Batch, samples: &Tensor) -> Result<Tensor> {
-    let log_p = |images: &Tensor| net.forward(images, Phase::Training).log_p.mean(None::<Kind>);
-    Ok(log_p(samples) - log_p(&batch.noisy()))
+pub fn likelihood(net: &Network, batch: &Batch, samples: &Tensor) -> Result<Tensor> {
+    let mean = |images: &Tensor| Ok(log_p(net, images, Phase::Training)?.mean(None::<Kind>));
+    let (model, data): (Result<Tensor>, Result<Tensor>) = (mean(samples), mean(&batch.noisy()));
+    Ok(model? - data?)
 }
 
-/// log p(c|y) of each image, the mean over the classes of its label.
-fn log_probability(logits: Option<&Tensor>, batch: &Batch) -> Result<Tensor> {
-    let labels = batch.labels.as_ref().context("the images are not in class folders")?;
-    let logits = logits.context("the network has no class head")?;
-    Ok((labels * logits.log_softmax(1, None::<Kind>)).sum_dim_intlist(1i64, false, None::<Kind>))
+/// log p(y) of images, `[N]`.
+///
+/// # Errors
+/// If the network has no density.
+pub fn log_p(net: &Network, images: &Tensor, phase: Phase) -> Result<Tensor> {
+    net.density(images, phase).log_p.context("the network has no density")
 }
 
-/// Scales the energy's vector so that the root mean square of σ·∇log p over a batch is `target`: the
-/// score is quadratic in that vector, and from an unscaled start training may never leave the plateau at
-/// a loss of 1.
-pub fn initialise_gain(net: &GradResNet, batch: &Batch, target: f64) {
-    let noisy = batch.noisy().set_requires_grad(true);
-    let scaled = batch.sigma.view([-1, 1, 1, 1]) * net.score_for_training(&noisy);
+fn labels(batch: &Batch) -> Result<&Tensor> {
+    batch.labels.as_ref().context("the images are not in class folders")
+}
+
+/// Scales the energy's vector, where the network has one, so that the root mean square of σ·∇log p over a
+/// batch is `target`: the score is quadratic in that vector, and from an unscaled start training may never
+/// leave the plateau at a loss of 1.
+///
+/// # Errors
+/// If the network does not denoise.
+pub fn initialise_gain(net: &Network, batch: &Batch, target: f64) -> Result<()> {
+    let Some(vector) = net.parameter("energy.weight") else { return Ok(()) };
+    let scaled = batch.sigma.view([-1, 1, 1, 1]) * score(net, batch, None)?;
     let rms = scaled.square().mean(Kind::Double).sqrt().double_value(&[]);
     if rms > 0.0 && rms.is_finite() {
         let _no_grad = tch::no_grad_guard();
-        let mut vector = net.parameter("energy.weight").shallow_clone();
+        let mut vector = vector.shallow_clone();
         vector *= (target / rms).sqrt();
     }
+    Ok(())
+}
+
+/// ∇_y log p at the noisy images, with the graph that training differentiates a second time.
+fn score(net: &Network, batch: &Batch, labels: Option<&Tensor>) -> Result<Tensor> {
+    let score = net.score(&batch.noisy(), &batch.sigma, labels, Phase::Training);
+    score.context("the network does not denoise")
 }

@@ -5,7 +5,7 @@ use crate::data::{BatchPlan, Images, Loader, Shape, Shapes, Split};
 use crate::evaluate::{Evaluation, Options, evaluate};
 use crate::golden::golden;
 use crate::jem::Replay;
-use crate::nets::{GradResNet, Phase};
+use crate::nets::{Network, Phase};
 use crate::objective;
 use crate::optim::{Optimizer, schedule};
 use anyhow::{Context, Result, ensure};
@@ -74,9 +74,9 @@ pub struct Run {
     state: State,
     /// CPU time of this process when the run was opened, in seconds.
     cpu_start: f64,
-    net: GradResNet,
+    net: Network,
     /// Moving average of the weights, where the config asks for one.
-    average: Option<GradResNet>,
+    average: Option<Network>,
     optimizer: Optimizer,
     held_out: Images,
     denoising: Option<Loader>,
@@ -107,18 +107,13 @@ impl Run {
     pub fn start(config: Config, place: Place, command: String) -> Result<Run> {
         let images = Images::open(&place.data, Split::Train)?;
         let spec = fitting_spec(&config, &images, &place.data)?;
-        let net = GradResNet::random(
-            &spec.architecture,
-            spec.classes.len(),
-            config.seed,
-            Kind::Float,
-            place.device,
-        );
+        let net =
+            Network::random(&spec.architecture, spec.classes.len(), config.seed, Kind::Float, place.device);
         let (train, held_out) = images.hold_out(config.held_out);
         let train = Arc::new(train);
         if let Some(plan) = denoising_plan(&config, train.len()) {
             let batch = Loader::start(train.clone(), plan, 0, 1).next_batch()?.to_device(place.device);
-            objective::initialise_gain(&net, &batch, INITIAL_SCORE);
+            objective::initialise_gain(&net, &batch, INITIAL_SCORE)?;
         }
         let average = config.optimizer.average.map(|_| net.copy());
         let optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
@@ -161,7 +156,7 @@ impl Run {
         );
         let load = |values: &Tensors| {
             let (a, classes) = (&spec.architecture, spec.classes.len());
-            GradResNet::from_tensors(a, classes, values, Kind::Float, place.device)
+            Network::from_tensors(a, classes, values, Kind::Float, place.device)
                 .with_context(|| format!("{}: parameters are missing", path.display()))
         };
         let published = load(&checkpoint.parameters)?;
@@ -190,7 +185,7 @@ impl Run {
         spec: Spec,
         place: Place,
         state: State,
-        (net, average, optimizer, replay): (GradResNet, Option<GradResNet>, Optimizer, Option<Replay>),
+        (net, average, optimizer, replay): (Network, Option<Network>, Optimizer, Option<Replay>),
         (train, held_out): (Arc<Images>, Images),
     ) -> Run {
         let loader = |plan| Loader::start(train.clone(), plan, state.step, place.loader_threads);
@@ -221,7 +216,7 @@ impl Run {
     }
 
     /// The network that is evaluated and shipped: the average of the weights, if one is kept.
-    pub fn published(&self) -> &GradResNet {
+    pub fn published(&self) -> &Network {
         self.average.as_ref().unwrap_or(&self.net)
     }
 
@@ -246,7 +241,7 @@ impl Run {
         }
         if let Some((loader, replay)) = &mut self.jem {
             let samples =
-                replay.sample(step, |image| Ok(self.net.forward(image, Phase::Evaluation).log_p))?;
+                replay.sample(step, |image| objective::log_p(&self.net, image, Phase::Evaluation))?;
             terms.push(("jem", objective::likelihood(&self.net, &next(loader)?, &samples)?));
         }
         let loss: Tensor = terms.iter().map(|(_, term)| term).sum();
@@ -262,7 +257,7 @@ impl Run {
                 ""
             }
         );
-        let parameters: Vec<&Tensor> = self.optimizer.names().map(|n| self.net.parameter(n)).collect();
+        let parameters: Vec<&Tensor> = self.optimizer.names().filter_map(|n| self.net.parameter(n)).collect();
         let gradients = Tensor::run_backward(&[loss], &parameters, false, false);
         let rate = schedule::cosine(step, self.config.steps, self.config.optimizer.warmup);
         let gradient_norm = self.optimizer.step(&parameters, &gradients, rate, step);

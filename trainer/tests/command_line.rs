@@ -19,7 +19,7 @@ data = "stripes"
 steps = 4
 validate_every = 2
 held_out = 0.25
-[architecture]
+[architecture.gradresnet]
 stem = "cifar"
 width = 8
 blocks = [1]
@@ -225,7 +225,7 @@ fn studies_leave_tables_and_plots_and_go_on() {
     }
     for name in ["attack", "adversarial"] {
         let (done, stderr, _) = study(name, &[]);
-        assert!(!done && stderr.contains("do not have the classes"), "{name}: {stderr}");
+        assert!(!done && stderr.contains("needs a network that classifies"), "{name}: {stderr}");
     }
 
     let out = dir.path().join("table");

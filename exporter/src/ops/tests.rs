@@ -5,15 +5,18 @@ use super::conv::{Conv, ConvTranspose};
 use super::elementwise::{Binary, Unary};
 use super::leaf::{Constant, Input};
 use super::linear::Linear;
+use super::pool::MaxPool;
 use super::reduce::{Extent, Reduce};
 use super::shape::{BroadcastTo, Concat, Reshape, Slice, ZeroPad};
 use super::softmax::Softmax;
 use crate::evaluate::{Values, evaluate};
-use crate::gradresnet::{self, Weights};
 use crate::ir::{Dim, Graph, NodeId, Operator, Tensor};
 use crate::lower::lower;
+use crate::network::{Weights, draw};
 use crate::onnx::{External, serialise};
 use crate::reverse::gradient;
+use crate::test_networks::{all, single};
+use gradresnet_models::port;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tract_onnx::prelude::*;
@@ -59,6 +62,7 @@ fn table() -> Vec<Entry> {
         entry(ZeroPad { axis: 1, before: 1, after: 2 }, &[&[2, 3]], &[true]),
         entry(Linear { transposed: false }, &[&[2, 3], &[4, 3]], &[true, false]),
         entry(Linear { transposed: true }, &[&[2, 4], &[4, 3]], &[true, false]),
+        entry(MaxPool, &[&[2, 3, 4, 6]], &[false]),
         entry(Softmax::Probability, &[&[2, 5]], &[true]),
         entry(Softmax::Logarithm, &[&[2, 5]], &[true]),
     ]);
@@ -200,9 +204,11 @@ fn tract_computes_what_the_evaluator_computes() {
 fn the_table_has_every_operator_that_networks_use() {
     let tested: BTreeSet<&str> = table().iter().map(|e| e.operator.name()).collect();
     let leaves = BTreeSet::from(["Input", "Parameter", "Constant"]);
-    for checkpoint in crate::test_networks::all() {
-        let denoiser = gradresnet::denoiser(&checkpoint, Weights::Shared).unwrap();
-        for graph in [&denoiser, &lower(&denoiser).unwrap()] {
+    for checkpoint in all().into_iter().chain(single()) {
+        let roles = port::Graph::ALL.into_iter().filter(|role| role.is_of(&checkpoint.spec));
+        let drawn: Vec<_> = roles.map(|role| draw(&checkpoint, role, Weights::Shared).unwrap()).collect();
+        let lowered: Vec<_> = drawn.iter().map(|graph| lower(graph).unwrap()).collect();
+        for graph in drawn.iter().chain(&lowered) {
             for (_, node) in graph.nodes() {
                 let name = node.operator.name();
                 assert!(tested.contains(name) || leaves.contains(name), "{name} is not in the table");

@@ -1,9 +1,10 @@
 //! A small model to write, read and spoil.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use gradresnet_models::architecture::{GradResNet, SideConnections};
 use gradresnet_models::{
-    Architecture, Array, Checkpoint, Golden, GoldenCase, Measurement, Norm, Provenance, SideConnections,
-    SigmaRange, Spec, Task, Tensors, parameters,
+    Array, Checkpoint, Golden, GoldenCase, Measurement, Norm, Port, Provenance, SigmaRange, Spec, Task,
+    Tensors, parameters,
 };
 use std::collections::BTreeMap;
 
@@ -12,15 +13,16 @@ pub fn spec() -> Spec {
     Spec {
         format: gradresnet_models::spec::FORMAT,
         name: "small".into(),
-        architecture: Architecture {
+        architecture: GradResNet {
             width: 4,
             blocks: vec![1, 1],
             norm: Norm::Batch,
             group_size: 4,
             side_connections: SideConnections::Stem,
             biases: true,
-            ..Architecture::default()
-        },
+            ..GradResNet::default()
+        }
+        .into(),
         task: Task::Joint,
         classes: vec!["cat".into(), "dog".into()],
         image_size: Some(32),
@@ -62,17 +64,19 @@ pub fn tensors(spec: &Spec) -> Tensors {
 }
 
 /// Golden values of two cases.
-pub fn golden(classes: usize) -> Golden {
+pub fn golden(spec: &Spec) -> Golden {
+    let (ports, classes) = (Port::of(spec), spec.classes.len());
     let case = |n: usize, h: usize, w: usize| {
         let f32 = |shape: &[usize]| Array::f32(shape, vec![0.5; shape.iter().product()]).unwrap();
         let f64 = |shape: &[usize]| Array::f64(shape, vec![0.1; shape.iter().product()]).unwrap();
+        let of = |port, array: Array| ports.contains(&port).then_some(array);
         GoldenCase {
             noisy: f32(&[n, 3, h, w]),
-            sigma: f32(&[n]),
-            class_weights: (classes > 0).then(|| f32(&[n, classes])),
-            denoised: f64(&[n, 3, h, w]),
-            energy: f64(&[n]),
-            logits: (classes > 0).then(|| f64(&[n, classes])),
+            sigma: of(Port::Sigma, f32(&[n])),
+            class_weights: of(Port::ClassWeights, f32(&[n, classes])),
+            denoised: of(Port::Denoised, f64(&[n, 3, h, w])),
+            energy: of(Port::Energy, f64(&[n])),
+            logits: of(Port::Logits, f64(&[n, classes])),
         }
     };
     Golden { source: "by hand".into(), cases: vec![case(1, 4, 4), case(2, 4, 6)] }
@@ -81,6 +85,6 @@ pub fn golden(classes: usize) -> Golden {
 /// All of it.
 pub fn checkpoint() -> Checkpoint {
     let spec = spec();
-    let (parameters, golden) = (tensors(&spec), golden(spec.classes.len()));
+    let (parameters, golden) = (tensors(&spec), golden(&spec));
     Checkpoint { spec, parameters, golden: Some(golden) }
 }

@@ -8,7 +8,7 @@ use gradresnet::{Session, bench, zoo};
 
 /// Measure how long a model takes here
 ///
-/// Both graphs, at one size, after a warm-up: the median and the tenth and ninetieth percentile of a run.
+/// The model's graphs, at one size, after a warm-up: the median and the tenth and ninetieth percentile of a run.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             Err(error) => return Err(error.into()),
         };
         let session = Session::new(bundle.clone(), engine);
-        for graph in Graph::ALL {
+        for graph in Graph::ALL.into_iter().filter(|graph| graph.is_of(bundle.spec())) {
             let m = bench::measure(&session, graph, shape, threads)?;
             measured += 1;
             if args.json {

@@ -64,14 +64,14 @@ pub fn info(args: &InfoArgs) -> Result<Outcome> {
     if let Some(size) = spec.image_size {
         row("image size", format!("{size}×{size} for classify; any size for denoise"));
     }
-    row("architecture", format!("{:?} blocks {:?}, width {}, norm {:?}", a.block, a.blocks, a.width, a.norm));
+    row("architecture", serde_json::to_string(a)?);
     row("parameters", count.to_string());
     row(
         "multiply-adds",
-        format!(
-            "{:.0} a pixel forward, twice that and the forward pass for the denoiser",
-            a.multiply_adds_per_pixel()
-        ),
+        match (a.multiply_adds_per_pixel(), a.has_energy()) {
+            (count, true) => format!("{count:.0} a pixel forward, twice that for the denoiser"),
+            (count, false) => format!("{count:.0} a pixel"),
+        },
     );
     row("stride", a.stride().to_string());
     if let Some(p) = &spec.provenance {

@@ -3,8 +3,8 @@
 use super::console::{Outcome, about, line};
 use super::inputs::{Input, InputArgs};
 use super::model::{JobsArgs, ModelArgs};
-use anyhow::Result;
-use gradresnet::{Picture, zoo};
+use anyhow::{Result, ensure};
+use gradresnet::{Error, ErrorKind, Picture, zoo};
 use ndarray::Axis;
 use rayon::prelude::*;
 use serde_json::json;
@@ -49,6 +49,8 @@ pub struct NoiseArgs {
 
 pub fn energy(args: &EnergyArgs) -> Result<Outcome> {
     let session = args.model.open("photo")?;
+    let spec = session.spec();
+    ensure!(spec.architecture.has_energy(), Error::from(ErrorKind::NoEnergy(spec.name.clone())));
     each(&args.inputs, args.json, "energy", |picture| {
         Ok(session.energy(picture.pixels().view().insert_axis(Axis(0)))?[0])
     })

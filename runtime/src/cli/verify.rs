@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// Check a model's files and what engines here make of them
 ///
-/// First the digests of all files are compared with those in spec.json; then both graphs are run on the
+/// First the digests of all files are compared with those in spec.json; then the graphs are run on the
 /// golden inputs by every engine that is usable on this machine, and their outputs are compared with the
 /// trainer's float64 values.
 #[derive(clap::Args)]

@@ -9,7 +9,7 @@
 use super::{Graph, Inputs, Outputs, Shape};
 use crate::error::{At, ErrorKind, Result};
 use gradresnet_models::checkpoint::MODEL;
-use gradresnet_models::{Bundle, Spec, parameters, tensors};
+use gradresnet_models::{Bundle, Port, Spec, parameters, tensors};
 use ndarray::{Array2, Array4};
 use prost::Message;
 use std::collections::HashSet;
@@ -27,71 +27,22 @@ const COPIES: u64 = 4;
 /// Operator domains that may be used; both mean the standard operators.
 const DOMAINS: [&str; 2] = ["", "ai.onnx"];
 
-/// One input or output of a graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Port {
-    /// `image` or `noisy`.
-    Image,
-    /// `sigma`.
-    Sigma,
-    /// `class_weights`.
-    ClassWeights,
-    /// `denoised`.
-    Denoised,
-    /// `logits`.
-    Logits,
-    /// `energy`.
-    Energy,
-}
-
-impl Port {
-    pub(super) fn name(self, graph: Graph) -> &'static str {
-        match (self, graph) {
-            (Port::Image, Graph::Forward) => "image",
-            (Port::Image, Graph::Denoiser) => "noisy",
-            (Port::Sigma, _) => "sigma",
-            (Port::ClassWeights, _) => "class_weights",
-            (Port::Denoised, _) => "denoised",
-            (Port::Logits, _) => "logits",
-            (Port::Energy, _) => "energy",
-        }
-    }
-
-    /// Extent of each axis at one shape.
-    pub(super) fn extents(self, shape: Shape, classes: usize) -> Vec<usize> {
-        match self {
-            Port::Image | Port::Denoised => vec![shape.batch, 3, shape.height, shape.width],
-            Port::Sigma | Port::Energy => vec![shape.batch],
-            Port::ClassWeights | Port::Logits => vec![shape.batch, classes],
-        }
-    }
-
-    /// Extents that hold at every shape, by axis.
-    fn fixed_extents(self, classes: usize) -> Vec<Option<usize>> {
-        match self {
-            Port::Image | Port::Denoised => vec![None, Some(3), None, None],
-            Port::Sigma | Port::Energy => vec![None],
-            Port::ClassWeights | Port::Logits => vec![None, Some(classes)],
-        }
+/// Extent of each axis of a port at one shape.
+fn extents(port: Port, shape: Shape, classes: usize) -> Vec<usize> {
+    match port {
+        Port::Image | Port::Denoised => vec![shape.batch, 3, shape.height, shape.width],
+        Port::Sigma | Port::Energy => vec![shape.batch],
+        Port::ClassWeights | Port::Logits => vec![shape.batch, classes],
     }
 }
 
-/// The inputs and outputs that the contract gives a graph of a model with `classes` classes.
-fn ports(graph: Graph, classes: usize) -> (Vec<Port>, Vec<Port>) {
-    let mut inputs = vec![Port::Image];
-    let mut outputs = Vec::new();
-    if graph == Graph::Denoiser {
-        inputs.push(Port::Sigma);
-        if classes > 0 {
-            inputs.push(Port::ClassWeights);
-        }
-        outputs.push(Port::Denoised);
+/// Extents of a port that hold at every shape, by axis.
+fn fixed_extents(port: Port, classes: usize) -> Vec<Option<usize>> {
+    match port {
+        Port::Image | Port::Denoised => vec![None, Some(3), None, None],
+        Port::Sigma | Port::Energy => vec![None],
+        Port::ClassWeights | Port::Logits => vec![None, Some(classes)],
     }
-    if classes > 0 {
-        outputs.push(Port::Logits);
-    }
-    outputs.push(Port::Energy);
-    (inputs, outputs)
 }
 
 /// A graph that satisfies the contract, for one shape.
@@ -117,6 +68,9 @@ pub(super) struct Signature {
 /// Reads and checks one graph of a bundle and makes its sizes concrete.
 pub(super) fn load(bundle: &Bundle, graph: Graph, shape: Shape) -> Result<CheckedGraph> {
     let spec = bundle.spec();
+    if !graph.is_of(spec) {
+        return Err(ErrorKind::NoGraph { model: spec.name.clone(), graph: graph.name() }.into());
+    }
     let stride = spec.architecture.stride();
     let whole = |n: usize| n > 0 && n.is_multiple_of(stride);
     if shape.batch == 0 || !whole(shape.height) || !whole(shape.width) {
@@ -149,16 +103,16 @@ fn check(bundle: &Bundle, mut model: ModelProto, graph: Graph, shape: Shape) -> 
     };
     let mut tensors = TensorCheck { bundle, shared: None, budget: limit(bundle.spec()) };
     tensors.graph(body)?;
-    let (inputs, outputs) = ports(graph, classes);
+    let (inputs, outputs) = (graph.inputs(bundle.spec()), graph.outputs(bundle.spec()));
     let initialised: HashSet<&str> = body.initializer.iter().map(|t| t.name.as_str()).collect();
     body.input.retain(|input| !initialised.contains(input.name.as_str()));
     let inputs = match_ports(&body.input, &inputs, graph, classes, "input")?;
     let outputs = match_ports(&body.output, &outputs, graph, classes, "output")?;
     for (info, port) in body.input.iter_mut().zip(&inputs) {
-        make_concrete(info, &port.extents(shape, classes));
+        make_concrete(info, &extents(*port, shape, classes));
     }
     for (info, port) in body.output.iter_mut().zip(&outputs) {
-        make_concrete(info, &port.extents(shape, classes));
+        make_concrete(info, &extents(*port, shape, classes));
     }
     // Sizes of intermediate values are hints, written for symbolic sizes.
     body.value_info.clear();
@@ -175,14 +129,15 @@ fn match_ports(
 ) -> Result<Vec<Port>> {
     let mut found = Vec::new();
     for info in infos {
-        let Some(&port) = expected.iter().find(|p| p.name(graph) == info.name && !found.contains(*p)) else {
+        let Some(&port) = expected.iter().find(|p| p.name_in(graph) == info.name && !found.contains(*p))
+        else {
             return violation(format!("{role} `{}` is not one of the contract's", info.name));
         };
-        check_type(info, &port.fixed_extents(classes))?;
+        check_type(info, &fixed_extents(port, classes))?;
         found.push(port);
     }
     match expected.iter().find(|p| !found.contains(p)) {
-        Some(port) => violation(format!("{role} `{}` is missing", port.name(graph))),
+        Some(port) => violation(format!("{role} `{}` is missing", port.name_in(graph))),
         None => Ok(found),
     }
 }
@@ -390,8 +345,8 @@ impl Signature {
                     },
                     _ => (inputs.image.shape().to_vec(), flat(inputs.image)),
                 };
-                let name = port.name(self.graph);
-                let extents = port.extents(self.shape, self.classes);
+                let name = port.name_in(self.graph);
+                let extents = extents(port, self.shape, self.classes);
                 if found != extents {
                     let reason = format!("`{name}` has shape {found:?}, and this plan takes {extents:?}");
                     return Err(ErrorKind::Input(reason).into());
@@ -406,7 +361,7 @@ impl Signature {
 
     /// Names of the outputs, in the graph's order.
     pub(super) fn output_names(&self) -> impl Iterator<Item = &'static str> {
-        self.outputs.iter().map(|port| port.name(self.graph))
+        self.outputs.iter().map(|port| port.name_in(self.graph))
     }
 
     /// Puts the outputs together from their extents and values in the graph's order. `Err` is what is
@@ -415,13 +370,13 @@ impl Signature {
         &self,
         values: Vec<(Vec<usize>, Vec<f32>)>,
     ) -> std::result::Result<Outputs, String> {
-        let mut outputs = Outputs { denoised: None, logits: None, energy: Vec::new() };
+        let mut outputs = Outputs { denoised: None, logits: None, energy: None };
         if values.len() != self.outputs.len() {
             return Err(format!("{} outputs instead of {}", values.len(), self.outputs.len()));
         }
         for (&port, (found, values)) in self.outputs.iter().zip(values) {
-            let name = port.name(self.graph);
-            let extents = port.extents(self.shape, self.classes);
+            let name = port.name_in(self.graph);
+            let extents = extents(port, self.shape, self.classes);
             let wrong = || format!("`{name}` came out with shape {found:?} instead of {extents:?}");
             if found != extents {
                 return Err(wrong());
@@ -439,7 +394,7 @@ impl Signature {
                     let array = Array2::from_shape_vec((batch, self.classes), values);
                     outputs.logits = Some(array.map_err(|_| wrong())?);
                 }
-                _ => outputs.energy = values,
+                _ => outputs.energy = Some(values),
             }
         }
         Ok(outputs)

@@ -10,6 +10,7 @@ mod tract;
 
 use crate::error::{Error, ErrorKind, Result};
 use gradresnet_models::Bundle;
+pub use gradresnet_models::Graph;
 use ndarray::{Array2, Array4, ArrayView2, ArrayView4};
 use std::fmt;
 use std::str::FromStr;
@@ -100,36 +101,6 @@ impl FromStr for Device {
     }
 }
 
-/// The two graphs of a bundle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Graph {
-    /// `forward.onnx`: `logits` and `energy` of an image.
-    Forward,
-    /// `denoiser.onnx`: `denoised` too.
-    Denoiser,
-}
-
-impl Graph {
-    /// Both.
-    pub const ALL: [Graph; 2] = [Graph::Forward, Graph::Denoiser];
-
-    /// `forward` or `denoiser`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Graph::Forward => "forward",
-            Graph::Denoiser => "denoiser",
-        }
-    }
-
-    /// Name of its file in a bundle.
-    pub fn file_name(self) -> &'static str {
-        match self {
-            Graph::Forward => gradresnet_models::bundle::FORWARD,
-            Graph::Denoiser => gradresnet_models::bundle::DENOISER,
-        }
-    }
-}
-
 /// The sizes that a plan is made for. Plans with fixed sizes run up to twelve times faster in tract
 /// than plans with symbolic ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -153,9 +124,9 @@ impl fmt::Display for Shape {
 pub struct Inputs<'a> {
     /// `image` or `noisy`: `[N,3,H,W]`, in image units ([0, 1], not clipped).
     pub image: ArrayView4<'a, f32>,
-    /// `[N]`, in image units; the denoiser's alone, and empty otherwise.
+    /// `[N]`, in image units; for a denoiser that takes it, and empty otherwise.
     pub sigma: &'a [f32],
-    /// `[N,C]`; for the denoiser of a model with classes, and `None` otherwise.
+    /// `[N,C]`; for the denoiser of a model with classes and an energy, and `None` otherwise.
     pub class_weights: Option<ArrayView2<'a, f32>>,
 }
 
@@ -166,8 +137,8 @@ pub struct Outputs {
     pub denoised: Option<Array4<f32>>,
     /// `[N,C]`; for a model with classes.
     pub logits: Option<Array2<f32>>,
-    /// `[N]`: −log p(y) in nats, without its constant (eq. 11).
-    pub energy: Vec<f32>,
+    /// `[N]`: −log p(y) in nats, without its constant (eq. 11); for a model that has one.
+    pub energy: Option<Vec<f32>>,
 }
 
 /// Compiles graphs.
@@ -181,7 +152,7 @@ pub trait Engine: Send + Sync {
     /// Reads a graph of `bundle`, checks it and makes a plan for one shape.
     ///
     /// # Errors
-    /// [`ErrorKind::Bundle`], [`ErrorKind::Graph`], [`ErrorKind::Input`] (the shape is not a multiple of
+    /// [`ErrorKind::NoGraph`], [`ErrorKind::Bundle`], [`ErrorKind::Graph`], [`ErrorKind::Input`] (the shape is not a multiple of
     /// the stride), [`ErrorKind::Engine`], [`ErrorKind::Device`].
     fn compile(&self, bundle: &Bundle, graph: Graph, shape: Shape) -> Result<Box<dyn Plan>>;
 }

@@ -3,8 +3,9 @@
 use super::{Engine, Values, change};
 use crate::cases::{Inputs, Model};
 use anyhow::{Context, Result};
+use gradresnet_models::Graph;
 use gradresnet_train::convert::to_array;
-use gradresnet_train::nets::{GradResNet, Phase};
+use gradresnet_train::nets::{Network, Phase};
 use tch::{Device, Kind, Tensor};
 
 /// libtorch in float32.
@@ -33,22 +34,24 @@ pub fn tensors(inputs: &Inputs, kind: Kind) -> (Tensor, Tensor, Option<Tensor>) 
 ///
 /// # Errors
 /// If the checkpoint lacks a parameter.
-pub fn net(model: &Model, kind: Kind) -> Result<GradResNet> {
+pub fn net(model: &Model, kind: Kind) -> Result<Network> {
     let (a, classes) = (&model.variant.architecture, model.variant.classes);
-    GradResNet::from_tensors(a, classes, &model.checkpoint.parameters, kind, Device::Cpu)
+    Network::from_tensors(a, classes, &model.checkpoint.parameters, kind, Device::Cpu)
         .context("a parameter is missing")
 }
 
 pub(super) fn run(model: &Model, inputs: &Inputs, kind: Kind) -> Result<Values> {
     let net = net(model, kind)?;
     let (noisy, sigma, weights) = tensors(inputs, kind);
-    let denoised = net.denoise(&noisy, &sigma, weights.as_ref());
-    let forward = tch::no_grad(|| net.forward(&noisy, Phase::Evaluation));
-    let values = |t: &Tensor| to_array(t).to_f64();
-    let optional = |t: &Option<Tensor>| t.as_ref().map(values).unwrap_or_default();
+    let mut outputs = net.outputs(&noisy, &sigma, weights.as_ref());
+    if !Graph::Denoiser.is_of(model.bundle.spec()) {
+        outputs.logits = None;
+    }
+    let forward = tch::no_grad(|| net.density(&noisy, Phase::Evaluation));
+    let values = |t: &Option<Tensor>| t.as_ref().map(|t| to_array(t).to_f64()).unwrap_or_default();
     Ok(Values {
-        change: change(values(&denoised.denoised), inputs),
-        energy: [values(&denoised.energy), values(&-forward.log_p)],
-        logits: [optional(&denoised.logits), optional(&forward.logits)],
+        change: change(values(&outputs.denoised), inputs),
+        energy: [values(&outputs.energy), values(&forward.log_p.map(|log_p| -log_p))],
+        logits: [values(&outputs.logits), values(&forward.logits)],
     })
 }

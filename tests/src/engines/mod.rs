@@ -11,9 +11,9 @@ use tch::Kind;
 /// What one run of the two graphs yields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Values {
-    /// `denoised − noisy` of the denoiser, `[N,3,H,W]`.
+    /// `denoised − noisy` of the denoiser, `[N,3,H,W]`; empty without a denoiser.
     pub change: Vec<f64>,
-    /// `energy` of the denoiser and of the forward graph, `[N]` each.
+    /// `energy` of the denoiser and of the forward graph, `[N]` each; empty without an energy.
     pub energy: [Vec<f64>; 2],
     /// `logits` of the denoiser and of the forward graph, `[N,C]` each; empty without classes.
     pub logits: [Vec<f64>; 2],
@@ -36,7 +36,7 @@ pub trait Engine {
         &[]
     }
 
-    /// Runs both graphs.
+    /// Runs the graphs that there are.
     ///
     /// # Errors
     /// What the engine says.

@@ -5,7 +5,7 @@ use super::{Engine, Values, change};
 use crate::cases::{Inputs, Model};
 use crate::resources;
 use anyhow::{Context, Result, bail};
-use gradresnet::engine::Graph;
+use gradresnet_models::{Graph, Port};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -14,7 +14,14 @@ use std::sync::Mutex;
 
 const PROGRAM: &str = include_str!("python.py");
 /// It takes seconds for a model: those that cover the operators.
-const VARIANTS: [&str; 4] = ["biases Batch", "no classes", "imagenet stem", "all different"];
+const VARIANTS: [&str; 6] = [
+    "biases Batch",
+    "no classes",
+    "imagenet stem",
+    "all different",
+    "ResNet, imagenet stem, group norm",
+    "DnCNN",
+];
 
 /// A Python process that answers one JSON line with another.
 #[derive(Debug)]
@@ -83,16 +90,23 @@ impl Engine for Python {
     fn run(&self, model: &Model, inputs: &Inputs) -> Result<Values> {
         let [n, h, w] = inputs.size;
         let image = json!({ "shape": [n, 3, h, w], "values": inputs.noisy });
-        let run = |graph: Graph, inputs: Value| {
+        let spec = model.bundle.spec();
+        let run = |graph: Graph| -> Result<Value> {
+            if !graph.is_of(spec) {
+                return Ok(Value::Null);
+            }
+            let value = |port: &Port| match port {
+                Port::Sigma => json!({ "shape": [n], "values": inputs.sigma }),
+                Port::ClassWeights => {
+                    json!({ "shape": [n, spec.classes.len()], "values": inputs.class_weights })
+                }
+                _ => image.clone(),
+            };
+            let inputs: serde_json::Map<String, Value> =
+                graph.inputs(spec).iter().map(|port| (port.name_in(graph).into(), value(port))).collect();
             self.ask(&json!({ "run": model.bundle.path(graph.file_name()), "inputs": inputs }))
         };
-        let forward = run(Graph::Forward, json!({ "image": image }))?;
-        let mut all = json!({ "noisy": image, "sigma": { "shape": [n], "values": inputs.sigma } });
-        if model.variant.classes > 0 {
-            all["class_weights"] =
-                json!({ "shape": [n, model.variant.classes], "values": inputs.class_weights });
-        }
-        let denoiser = run(Graph::Denoiser, all)?;
+        let (forward, denoiser) = (run(Graph::Forward)?, run(Graph::Denoiser)?);
         let values = |answer: &Value, name: &str| -> Vec<f64> {
             let list = answer[name].as_array();
             list.into_iter().flatten().filter_map(Value::as_f64).collect()

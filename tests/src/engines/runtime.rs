@@ -3,8 +3,9 @@
 use super::{Engine, Values, change};
 use crate::cases::{Inputs, Model};
 use crate::resources;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use gradresnet::engine::{self, Device, EngineKind, Graph, Shape};
+use gradresnet_models::Port;
 use ndarray::{ArrayView2, ArrayView4};
 use std::sync::Arc;
 
@@ -46,24 +47,25 @@ impl Engine for Runtime {
         let classes = model.variant.classes;
         let image = ArrayView4::from_shape([batch, 3, height, width], &inputs.noisy)?;
         let class_weights = ArrayView2::from_shape([batch, classes], &inputs.class_weights)?;
-        let run = |graph, inputs: engine::Inputs| -> Result<engine::Outputs> {
+        let spec = model.bundle.spec();
+        let run = |graph: Graph| -> Result<engine::Outputs> {
+            if !graph.is_of(spec) {
+                return Ok(engine::Outputs { denoised: None, logits: None, energy: None });
+            }
+            let takes = |port| graph.inputs(spec).contains(&port);
+            let inputs = engine::Inputs {
+                image,
+                sigma: if takes(Port::Sigma) { &inputs.sigma } else { &[] },
+                class_weights: takes(Port::ClassWeights).then_some(class_weights),
+            };
             Ok(self.engine.compile(&model.bundle, graph, shape)?.run(&inputs)?)
         };
-        let denoiser = run(
-            Graph::Denoiser,
-            engine::Inputs {
-                image,
-                sigma: &inputs.sigma,
-                class_weights: (classes > 0).then_some(class_weights),
-            },
-        )?;
-        let forward = run(Graph::Forward, engine::Inputs { image, sigma: &[], class_weights: None })?;
-        let denoised = denoiser.denoised.context("the denoiser returned no image")?;
-        let double = |v: Vec<f32>| v.into_iter().map(f64::from).collect();
+        let (denoiser, forward) = (run(Graph::Denoiser)?, run(Graph::Forward)?);
+        let energy = |v: Option<Vec<f32>>| v.into_iter().flatten().map(f64::from).collect();
         let logits = |v: Option<ndarray::Array2<f32>>| v.into_iter().flatten().map(f64::from).collect();
         Ok(Values {
-            change: change(denoised.into_iter().map(f64::from), inputs),
-            energy: [double(denoiser.energy), double(forward.energy)],
+            change: change(denoiser.denoised.into_iter().flatten().map(f64::from), inputs),
+            energy: [energy(denoiser.energy), energy(forward.energy)],
             logits: [logits(denoiser.logits), logits(forward.logits)],
         })
     }

@@ -1,6 +1,194 @@
-//! Networks, each built from a spec and written to read like the paper's figures.
+//! Networks, each built from a spec and written to read like its paper's figure.
+//!
+//! A [`Network`] is a family of [`gradresnet_models::Architecture`] with its parameters. What it yields
+//! depends on the family: log p(y) and logits, logits alone, or a denoised image.
 
+mod dncnn;
+mod drunet;
 mod gradresnet;
+mod layers;
 mod norm;
+mod resnet;
 
-pub use gradresnet::{Denoised, GradResNet, Output, Phase};
+use gradresnet_models::{Activation, Architecture, Parameter, Tensors, parameters::parameters};
+use layers::Layers;
+use tch::{Device, Kind, Tensor};
+
+/// A network with its parameters.
+#[derive(Debug)]
+pub struct Network {
+    architecture: Architecture,
+    layers: Layers,
+}
+
+/// What one forward pass says of N images.
+#[derive(Debug)]
+pub struct Output {
+    /// log p(y) without its constant, `[N]`, in nats (eq. 11); `None` without an energy.
+    pub log_p: Option<Tensor>,
+    /// `[N,C]` (eq. 10); `None` without classes.
+    pub logits: Option<Tensor>,
+}
+
+/// What the graphs of an exported network yield.
+#[derive(Debug)]
+pub struct Outputs {
+    /// y + σ² ∇_y [log p(y) + Σ_c a_c log p(c|y)] (eq. 7), or what a direct denoiser outputs, `[N,3,H,W]`,
+    /// image units; `None` of a network that does not denoise.
+    pub denoised: Option<Tensor>,
+    /// −log p(y) without its constant, `[N]`, in nats.
+    pub energy: Option<Tensor>,
+    /// `[N,C]`; `None` without classes.
+    pub logits: Option<Tensor>,
+}
+
+/// Whether batch norms use, and move towards, the statistics of the batch; and whether a score can be
+/// differentiated again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// They do, and it can.
+    Training,
+    /// They use their running statistics, and it cannot.
+    Evaluation,
+}
+
+impl Network {
+    /// A network with random parameters: He's normal initialisation for convolutions, unit gains,
+    /// zero biases, heads of variance 1/K. A function of the seed alone.
+    pub fn random(
+        architecture: &Architecture,
+        classes: usize,
+        seed: u64,
+        kind: Kind,
+        device: Device,
+    ) -> Network {
+        let layers = Layers::random(parameters(architecture, classes), seed, kind, device);
+        Network { architecture: architecture.clone(), layers }
+    }
+
+    /// A network with given parameters, which must be those of the architecture (a
+    /// [`gradresnet_models::Checkpoint`] has checked that); `None` if one is missing.
+    pub fn from_tensors(
+        architecture: &Architecture,
+        classes: usize,
+        values: &Tensors,
+        kind: Kind,
+        device: Device,
+    ) -> Option<Network> {
+        let layers = Layers::from_tensors(parameters(architecture, classes), values, kind, device)?;
+        Some(Network { architecture: architecture.clone(), layers })
+    }
+
+    /// The architecture.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// The parameters in float32, for a checkpoint.
+    pub fn to_tensors(&self) -> Tensors {
+        self.layers.to_tensors()
+    }
+
+    /// Names, shapes and kinds, in the order of the forward pass.
+    pub fn list(&self) -> &[Parameter] {
+        self.layers.list()
+    }
+
+    /// The parameter of that name, if [`Network::list`] has it. Shares storage with the network.
+    pub fn parameter(&self, name: &str) -> Option<&Tensor> {
+        self.layers.get(name)
+    }
+
+    /// A network with copies of the parameters.
+    pub fn copy(&self) -> Network {
+        Network { architecture: self.architecture.clone(), layers: self.layers.copy() }
+    }
+
+    /// Moves every parameter, in place, the fraction `weight` of the way to that of `target`, a network
+    /// of the same architecture.
+    pub fn move_towards(&self, target: &Network, weight: f64) {
+        self.layers.move_towards(&target.layers, weight);
+    }
+
+    /// Log p and logits of images `[N,3,H,W]` in image units; H and W multiples of the stride. Nothing of a
+    /// direct denoiser.
+    pub fn density(&self, image: &Tensor, phase: Phase) -> Output {
+        match &self.architecture {
+            Architecture::GradResNet(a) => gradresnet::forward(a, &self.layers, image, phase),
+            Architecture::ResNet(a) => resnet::forward(a, &self.layers, image, phase),
+            Architecture::DnCnn(_) | Architecture::DruNet(_) => Output { log_p: None, logits: None },
+        }
+    }
+
+    /// What a direct denoiser makes of images `[N,3,H,W]` with noise levels `sigma` `[N]`; `None` of other
+    /// families.
+    fn direct(&self, noisy: &Tensor, sigma: &Tensor, phase: Phase) -> Option<Tensor> {
+        match &self.architecture {
+            Architecture::DnCnn(a) => Some(dncnn::denoise(a, &self.layers, noisy, phase)),
+            Architecture::DruNet(a) => Some(drunet::denoise(a, &self.layers, noisy, sigma)),
+            Architecture::GradResNet(_) | Architecture::ResNet(_) => None,
+        }
+    }
+
+    /// The score at `noisy` `[N,3,H,W]`: ∇_y [log p(y) + Σ_c a_c log p(c|y)], with class weights a `[N,C]`,
+    /// absent meaning zero; of a direct denoiser D, (D(y) − y)/σ², which Tweedie's formula (eq. 6) makes the
+    /// same thing. `sigma` `[N]` in image units. `None` of a network that does not denoise.
+    ///
+    /// In [`Phase::Training`] it can be differentiated by the parameters.
+    pub fn score(
+        &self,
+        noisy: &Tensor,
+        sigma: &Tensor,
+        class_weights: Option<&Tensor>,
+        phase: Phase,
+    ) -> Option<Tensor> {
+        if let Some(denoised) = self.direct(noisy, sigma, phase) {
+            return Some((denoised - noisy) / sigma.square().view([-1, 1, 1, 1]));
+        }
+        let noisy = noisy.detach().set_requires_grad(true);
+        let output = self.density(&noisy, phase);
+        let differentiable = phase == Phase::Training;
+        Some(gradient(&objective(&output, class_weights)?, &noisy, differentiable))
+    }
+
+    /// All that the network yields for `noisy` `[N,3,H,W]` and `sigma` `[N]` in image units; `class_weights`
+    /// `[N,C]`, absent meaning zero.
+    pub fn outputs(&self, noisy: &Tensor, sigma: &Tensor, class_weights: Option<&Tensor>) -> Outputs {
+        if self.architecture.is_direct() {
+            let denoised = tch::no_grad(|| self.direct(noisy, sigma, Phase::Evaluation));
+            return Outputs { denoised, energy: None, logits: None };
+        }
+        let noisy = noisy.detach().set_requires_grad(true);
+        let output = self.density(&noisy, Phase::Evaluation);
+        let denoised = objective(&output, class_weights).map(|objective| {
+            noisy.detach() + sigma.square().view([-1, 1, 1, 1]) * gradient(&objective, &noisy, false)
+        });
+        Outputs {
+            denoised,
+            energy: output.log_p.map(|log_p| -log_p.detach()),
+            logits: output.logits.map(|l| l.detach()),
+        }
+    }
+}
+
+/// Σ_n [log p(y_n) + Σ_c a_nc log p(c|y_n)]; `None` without an energy.
+pub fn objective(output: &Output, class_weights: Option<&Tensor>) -> Option<Tensor> {
+    let mut objective = output.log_p.as_ref()?.sum(None::<Kind>);
+    if let (Some(weights), Some(logits)) = (class_weights, &output.logits) {
+        objective += (weights * logits.log_softmax(1, None::<Kind>)).sum(None::<Kind>);
+    }
+    Some(objective)
+}
+
+/// The gradient of a scalar with respect to `at`.
+pub fn gradient(scalar: &Tensor, at: &Tensor, differentiable: bool) -> Tensor {
+    Tensor::run_backward(&[scalar], &[at], differentiable, differentiable).remove(0)
+}
+
+fn activation(kind: Activation, x: &Tensor) -> Tensor {
+    match kind {
+        Activation::Gelu => x.gelu("none"),
+        Activation::Relu => x.relu(),
+        Activation::Silu => x.silu(),
+    }
+}

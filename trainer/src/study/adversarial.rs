@@ -2,7 +2,7 @@
 
 use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Network, Subject, bounded, correct, gradient, norms, sum};
+use super::subject::{Batch, Inputs, Model, Need, Subject, bounded, correct, gradient, norms, sum};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -46,8 +46,8 @@ struct Row {
 /// # Errors
 /// If inputs cannot be read, do not have classes, or results cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    let (doubles, images) = args.inputs.open(Kind::Double)?;
-    let (floats, _) = args.inputs.open(Kind::Float)?;
+    let (doubles, images) = args.inputs.open(Kind::Double, &[Need::Energy, Need::Logits])?;
+    let (floats, _) = args.inputs.open(Kind::Float, &[Need::Energy, Need::Logits])?;
     let settings = serde_json::json!({ "data": args.inputs.data_name(), "images": args.images });
     let mut report = Report::<Row>::open(&args.inputs.output, "adversarial", &settings)?;
     let bar = progress(doubles.len() * args.sigma.len(), "noise levels")?;
@@ -66,15 +66,15 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// ∇_y log p(c|y), `[N,3,H,W]`, from the classifier alone.
-fn class_gradient(net: &dyn Network, image: &Tensor, weights: &Tensor) -> Result<Tensor> {
+fn class_gradient(net: &dyn Model, image: &Tensor, weights: &Tensor) -> Result<Tensor> {
     let at = image.detach().set_requires_grad(true);
     let logits = net.forward(&at).logits.context("a network without classes")?;
     Ok(gradient(&(weights * logits.log_softmax(1, None::<Kind>)).sum(None::<Kind>), &at, false))
 }
 
 /// (D_c − D_u)/σ² from two runs of the denoiser.
-fn by_denoisers(net: &dyn Network, noisy: &Tensor, sigma: f64, weights: &Tensor) -> Tensor {
-    (net.denoise(noisy, sigma, Some(weights)) - net.denoise(noisy, sigma, None)) / sigma.powi(2)
+fn by_denoisers(net: &dyn Model, noisy: &Tensor, sigma: f64, weights: &Tensor) -> Result<Tensor> {
+    Ok((net.denoise(noisy, sigma, Some(weights))? - net.denoise(noisy, sigma, None)?) / sigma.powi(2))
 }
 
 fn study(double: &Subject, float: &Subject, batch: &Batch, level: f64) -> Result<Row> {
@@ -94,10 +94,10 @@ fn study(double: &Subject, float: &Subject, batch: &Batch, level: f64) -> Result
         let dot = (&direct * &at_clean).flatten(1, -1).sum_dim_intlist(1, false, Kind::Double);
         cosine += sum(&(dot / (norms(&direct) * norms(&at_clean)).clamp_min(1e-300)));
         squares += sum(&direct.square());
-        squares64 += sum(&(by_denoisers(net, &noisy, sigma, &weights) - &direct).square());
+        squares64 += sum(&(by_denoisers(net, &noisy, sigma, &weights)? - &direct).square());
         let noisy32 = noisy.to_kind(Kind::Float);
         let difference =
-            by_denoisers(float.net.as_ref(), &noisy32, sigma, &float.class_weights(classes, 1.0));
+            by_denoisers(float.net.as_ref(), &noisy32, sigma, &float.class_weights(classes, 1.0))?;
         squares32 += sum(&(difference.to_kind(Kind::Double) - &direct).square());
     }
     Ok(Row {
@@ -161,7 +161,7 @@ mod tests {
         let direct = class_gradient(&net, &noisy, &weights).unwrap();
         let p = noisy.flatten(1, -1).matmul(&net.b.tr()).softmax(1, Kind::Double);
         let expected = (&weights - p).matmul(&net.b).view_as(&noisy);
-        for gradient in [&direct, &by_denoisers(&net, &noisy, 0.1, &weights)] {
+        for gradient in [&direct, &by_denoisers(&net, &noisy, 0.1, &weights).unwrap()] {
             assert!((gradient - &expected).abs().max().double_value(&[]) < 1e-11);
         }
     }

@@ -4,7 +4,7 @@
 use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::pgd::{Norm, Pgd, smoothed};
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Subject, bounded, correct};
+use super::subject::{Batch, Inputs, Need, Subject, bounded, correct};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -59,7 +59,7 @@ struct Row {
 /// # Errors
 /// If inputs cannot be read, do not have classes, or results cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    let (subjects, images) = args.inputs.open(Kind::Float)?;
+    let (subjects, images) = args.inputs.open(Kind::Float, &[Need::Logits])?;
     let settings = serde_json::json!({
         "data": args.inputs.data_name(), "images": args.images, "draws": args.draws,
     });

@@ -2,7 +2,7 @@
 
 use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Subject, bounded, psnr, sum};
+use super::subject::{Batch, Inputs, Need, Subject, bounded, psnr, sum};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::Kind;
@@ -42,14 +42,14 @@ struct Row {
 /// # Errors
 /// If inputs cannot be read or results cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    let (subjects, images) = args.inputs.open(Kind::Float)?;
+    let (subjects, images) = args.inputs.open(Kind::Float, &[Need::Denoiser])?;
     let settings = serde_json::json!({ "data": args.inputs.data_name(), "images": args.images });
     let mut report = Report::<Row>::open(&args.inputs.output, "generalize", &settings)?;
     let bar = progress(subjects.len() * args.sigma.len(), "noise levels")?;
     for subject in &subjects {
         let batch = Batch::spread(&images, args.images as usize, subject)?;
         for &sigma in &args.sigma {
-            report.row(&format!("{}/{sigma}", subject.key()), || Ok(study(subject, &batch, sigma)))?;
+            report.row(&format!("{}/{sigma}", subject.key()), || study(subject, &batch, sigma))?;
             bar.inc(1);
         }
     }
@@ -59,25 +59,25 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn study(subject: &Subject, batch: &Batch, level: f64) -> Row {
+fn study(subject: &Subject, batch: &Batch, level: f64) -> Result<Row> {
     let sigma = level / 255.0;
     let (mut before, mut after) = (0.0, 0.0);
     for (first, part) in batch.parts() {
         let noisy = part.noisy(sigma, first);
         before += sum(&psnr(&noisy, &part.images));
-        after += sum(&psnr(&subject.net.denoise(&noisy, sigma, None), &part.images));
+        after += sum(&psnr(&subject.net.denoise(&noisy, sigma, None)?, &part.images));
     }
     let count = batch.images.size()[0] as f64;
     // The range went through text: its ends are in it.
     let range = subject.spec.sigma.min - 1e-9..=subject.spec.sigma.max + 1e-9;
-    Row {
+    Ok(Row {
         model: subject.spec.name.clone(),
-        biases: subject.spec.architecture.biases,
+        biases: subject.spec.architecture.biases(),
         sigma: level,
         in_training_range: range.contains(&sigma),
         noisy: before / count,
         denoised: after / count,
-    }
+    })
 }
 
 fn panel(report: &Report<Row>) -> Panel {

@@ -3,7 +3,7 @@
 use super::figure::sheet;
 use super::lanczos::{Eigenpair, Lanczos, symmetry_defect};
 use super::report::{Report, number, progress};
-use super::subject::{Batch, Inputs, Network, Subject, bounded, noise_like, norms, psnr, sum};
+use super::subject::{Batch, Inputs, Model, Need, Subject, bounded, noise_like, norms, psnr, sum};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -71,10 +71,13 @@ pub struct Jacobian {
 
 impl Jacobian {
     /// At `noisy` `[N,3,H,W]`; `sigma` in image units.
-    pub fn new(net: &dyn Network, noisy: &Tensor, sigma: f64) -> Jacobian {
+    ///
+    /// # Errors
+    /// Without an energy.
+    pub fn new(net: &dyn Model, noisy: &Tensor, sigma: f64) -> Result<Jacobian> {
         let at = noisy.detach().set_requires_grad(true);
-        let score = net.score(&at, None, true);
-        Jacobian { at, score, sigma }
+        let score = net.score(&at, None, true)?;
+        Ok(Jacobian { at, score, sigma })
     }
 
     /// D_u(y), `[N,3,H,W]`.
@@ -95,7 +98,7 @@ impl Jacobian {
 /// # Errors
 /// If inputs cannot be read or results cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    let (subjects, images) = args.inputs.open(Kind::Double)?;
+    let (subjects, images) = args.inputs.open(Kind::Double, &[Need::Energy])?;
     let settings = serde_json::json!({
         "data": args.inputs.data_name(), "sigma": args.sigma, "images": args.images, "steps": args.steps,
     });
@@ -129,11 +132,13 @@ fn study(
     let clean = batch.images.narrow(0, index, 1);
     let noisy = &clean + noise_like(&clean, 0, index as u64) * sigma;
     let net = subject.net.as_ref();
-    let jacobian = Jacobian::new(net, &noisy, sigma);
+    let jacobian = Jacobian::new(net, &noisy, sigma)?;
     let unconditional = jacobian.denoised();
     let class = batch.classes.as_ref().map(|c| c.narrow(0, index, 1));
-    let conditional =
-        class.as_ref().map(|c| net.denoise(&noisy, sigma, Some(&subject.class_weights(c, 1.0))));
+    let conditional = class
+        .as_ref()
+        .map(|c| net.denoise(&noisy, sigma, Some(&subject.class_weights(c, 1.0))))
+        .transpose()?;
 
     let start = noise_like(&clean, 1, index as u64);
     let krylov = Lanczos::run(|v| jacobian.product(v), &start, args.steps as usize, progress);
@@ -183,8 +188,9 @@ fn study(
 mod tests {
     use super::super::subject::tests::Quadratic;
     use super::*;
-    use crate::nets::GradResNet;
-    use gradresnet_models::{Activation, Architecture, BlockForm, Norm, SideConnections, Stem};
+    use crate::nets::Network;
+    use gradresnet_models::architecture::{BlockForm, GradResNet, SideConnections};
+    use gradresnet_models::{Activation, Norm, Stem};
     use tch::Device;
 
     fn images(n: i64) -> Tensor {
@@ -196,14 +202,14 @@ mod tests {
         let net = Quadratic::random(12, 2);
         let (noisy, v) = (images(2), images(2).flip([0i64]));
         let expected = v.flatten(1, -1) - v.flatten(1, -1).matmul(&net.a.tr()).matmul(&net.a) * 0.25;
-        let product = Jacobian::new(&net, &noisy, 0.5).product(&v).flatten(1, -1);
+        let product = Jacobian::new(&net, &noisy, 0.5).unwrap().product(&v).flatten(1, -1);
         assert!((product - expected).abs().max().double_value(&[]) < 1e-12);
     }
 
     /// Lanczos on the products against the dense Jacobian, built column by column by central differences.
     #[test]
     fn eigenpairs_of_a_tiny_network_are_those_of_its_dense_jacobian() {
-        let architecture = Architecture {
+        let architecture = GradResNet {
             stem: Stem::Cifar,
             width: 8,
             blocks: vec![1],
@@ -216,7 +222,7 @@ mod tests {
             centre: 0.5,
             scale: 4.0,
         };
-        let net = GradResNet::random(&architecture, 2, 1, Kind::Double, Device::Cpu);
+        let net = Network::random(&architecture.into(), 2, 1, Kind::Double, Device::Cpu);
         let sigma = 0.3;
         let noisy = noise_like(&Tensor::zeros([1, 3, 4, 4], (Kind::Double, Device::Cpu)), 4, 0) * 0.3 + 0.5;
         let step = 1e-5;
@@ -224,7 +230,7 @@ mod tests {
             .map(|i| {
                 let e =
                     Tensor::from_slice(&[i as i64]).one_hot(48).to_kind(Kind::Double).view_as(&noisy) * step;
-                let ends = [&noisy + &e, &noisy - &e].map(|y| Network::denoise(&net, &y, sigma, None));
+                let ends = [&noisy + &e, &noisy - &e].map(|y| net.denoise(&y, sigma, None).unwrap());
                 ((&ends[0] - &ends[1]) / (2.0 * step)).flatten(0, -1)
             })
             .collect();
@@ -236,7 +242,7 @@ mod tests {
         let mut expected: Vec<f64> = (0..48).map(|i| values.double_value(&[i])).collect();
         expected.sort_by(|a, b| b.abs().total_cmp(&a.abs()));
 
-        let jacobian = Jacobian::new(&net, &noisy, sigma);
+        let jacobian = Jacobian::new(&net, &noisy, sigma).unwrap();
         let krylov = Lanczos::run(|v| jacobian.product(v), &noisy, 48, || ());
         let tolerance = 1e-6 * expected[0].abs();
         for (pair, value) in krylov.leading(3).iter().zip(&expected) {

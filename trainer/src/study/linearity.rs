@@ -3,7 +3,7 @@
 use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::jacobian::Jacobian;
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Subject, bounded, correct, norms, sum};
+use super::subject::{Batch, Inputs, Need, Subject, bounded, correct, norms, sum};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -50,7 +50,7 @@ struct Row {
 /// # Errors
 /// If inputs cannot be read or results cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    let (subjects, images) = args.inputs.open(Kind::Double)?;
+    let (subjects, images) = args.inputs.open(Kind::Double, &[Need::Energy])?;
     let settings = serde_json::json!({ "data": args.inputs.data_name(), "images": args.images });
     let mut report = Report::<Row>::open(&args.inputs.output, "linearity", &settings)?;
     let bar = progress(subjects.len() * args.sigma.len(), "noise levels")?;
@@ -70,14 +70,14 @@ pub fn run(args: &Args) -> Result<()> {
 fn study(subject: &Subject, batch: &Batch, level: f64) -> Result<Row> {
     let sigma = level / 255.0;
     let count = batch.images.size()[0] as f64;
-    let centre = subject.spec.architecture.centre;
+    let centre = subject.spec.architecture.centre();
     let (mut right, mut defects) = (0.0, [0.0; 4]);
     for (first, part) in batch.parts() {
         let noisy = part.noisy(sigma, first);
         if let (Some(classes), Some(logits)) = (&part.classes, subject.net.logits(&noisy)) {
             right += correct(&logits, classes);
         }
-        let jacobian = Jacobian::new(subject.net.as_ref(), &noisy, sigma);
+        let jacobian = Jacobian::new(subject.net.as_ref(), &noisy, sigma)?;
         for (sum, defect) in defects.iter_mut().zip(defects_of(&jacobian, &noisy, centre)) {
             *sum += defect;
         }
@@ -154,7 +154,7 @@ mod tests {
     fn a_linear_denoiser_has_no_defect() {
         let net = Quadratic::random(12, 2);
         let [defect, centred, removed, joint] =
-            defects_of(&Jacobian::new(&net, &noisy(), 0.5), &noisy(), 0.5);
+            defects_of(&Jacobian::new(&net, &noisy(), 0.5).unwrap(), &noisy(), 0.5);
         assert!(defect < 1e-12 && removed < 1e-11, "{defect} {removed}");
         assert!(centred > 1e-3 && joint > 0.1, "{centred} {joint}");
     }
@@ -163,7 +163,8 @@ mod tests {
     /// denoiser removes.
     #[test]
     fn a_score_that_shrinks_as_the_image_grows_obeys_eulers_relation() {
-        let [_, centred, _, joint] = defects_of(&Jacobian::new(&Blind, &noisy(), 0.5), &noisy(), 0.5);
+        let [_, centred, _, joint] =
+            defects_of(&Jacobian::new(&Blind, &noisy(), 0.5).unwrap(), &noisy(), 0.5);
         assert!(joint < 1e-12 && centred > 0.1, "{centred} {joint}");
     }
 }

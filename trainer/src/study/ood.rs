@@ -1,9 +1,9 @@
 //! `ood`: −log p(y) as a score of images from another distribution (section 6).
 
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Subject, bounded, noise_like};
+use super::subject::{Batch, Inputs, Need, Subject, bounded, noise_like};
 use crate::data::images::{Images, Split};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use tch::{Kind, Tensor};
@@ -49,7 +49,7 @@ struct Row {
 /// # Errors
 /// If inputs cannot be read or results cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    let (subjects, images) = args.inputs.open(Kind::Float)?;
+    let (subjects, images) = args.inputs.open(Kind::Float, &[Need::Energy])?;
     let settings = serde_json::json!({ "data": args.inputs.data_name(), "images": args.images });
     let mut report = Report::open(&args.inputs.output, "ood", &settings)?;
     let bar = progress(subjects.len() * args.sigma.len(), "noise levels")?;
@@ -68,11 +68,11 @@ pub fn run(args: &Args) -> Result<()> {
         sources.extend(drawn(&data));
         for &sigma in &args.sigma {
             let key = |source: &str| format!("{}/{source}/{sigma}", subject.key());
-            let reference = Scores::of(subject, &typical, sigma);
-            let own = Scores::of(subject, &data, sigma);
+            let reference = Scores::of(subject, &typical, sigma)?;
+            let own = Scores::of(subject, &data, sigma)?;
             for (source, pictures) in &sources {
                 report.row(&key(source), || {
-                    let scores = Scores::of(subject, pictures, sigma);
+                    let scores = Scores::of(subject, pictures, sigma)?;
                     let softmax = scores.softmax.as_ref().zip(own.softmax.as_ref());
                     let energies = (&scores.energy, &own.energy);
                     let typicality = |s: &Scores| s.typicality(&reference);
@@ -105,19 +105,19 @@ struct Scores {
 }
 
 impl Scores {
-    fn of(subject: &Subject, images: &Tensor, sigma: f64) -> Scores {
+    fn of(subject: &Subject, images: &Tensor, sigma: f64) -> Result<Scores> {
         let batch = Batch { images: images.shallow_clone(), classes: None };
         let (mut energy, mut softmax) = (Vec::new(), Vec::new());
         for (first, part) in batch.parts() {
             let output = tch::no_grad(|| subject.net.forward(&part.noisy(sigma / 255.0, first)));
-            energy.push(-output.log_p);
+            energy.push(-output.log_p.context("a network without an energy")?);
             softmax.extend(output.logits.map(|l| 1.0 - l.softmax(1, Kind::Double).max_dim(1, false).0));
         }
         let flat = |parts: &[Tensor]| {
             let all = Tensor::cat(parts, 0).to_kind(Kind::Double);
             (0..all.numel() as i64).map(|i| all.double_value(&[i])).collect::<Vec<f64>>()
         };
-        Scores { energy: flat(&energy), softmax: (!softmax.is_empty()).then(|| flat(&softmax)) }
+        Ok(Scores { energy: flat(&energy), softmax: (!softmax.is_empty()).then(|| flat(&softmax)) })
     }
 
     /// |energy − median energy of `reference`|.

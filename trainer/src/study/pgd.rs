@@ -123,7 +123,7 @@ pub fn smoothed(
 
 #[cfg(test)]
 mod tests {
-    use super::super::subject::Network;
+    use super::super::subject::Model;
     use super::super::subject::tests::Quadratic;
     use super::*;
     use tch::Device;

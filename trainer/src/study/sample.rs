@@ -2,8 +2,8 @@
 
 use super::figure::sheet;
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Subject, bounded, correct, noise_like, norms, sum};
-use anyhow::Result;
+use super::subject::{Batch, Inputs, Need, Subject, bounded, correct, noise_like, norms, sum};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -57,7 +57,7 @@ struct Row {
 /// # Errors
 /// If inputs cannot be read or results cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    let (subjects, images) = args.inputs.open(Kind::Float)?;
+    let (subjects, images) = args.inputs.open(Kind::Float, &[Need::Energy])?;
     let settings = serde_json::json!({
         "data": args.inputs.data_name(), "sigma": args.sigma, "each": args.each, "steps": args.steps,
     });
@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<()> {
         let asked = asked.to_device(subject.device);
         let batch = Batch::spread(&images, asked.numel(), subject)?;
         report.row(&format!("{}/data", subject.key()), || {
-            Ok(statistics(subject, "data", &batch.images, batch.classes.as_ref()))
+            statistics(subject, "data", &batch.images, batch.classes.as_ref())
         })?;
         let highest = args.sigma.map_or(subject.spec.sigma.max, |s| s / 255.0);
         for &strength in &args.guidance {
@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> Result<()> {
                 let weights = guided.then(|| subject.class_weights(&asked, strength));
                 let samples = draw(subject, &batch.images, weights.as_ref(), highest, args.steps, || {
                     bar.inc(1);
-                });
+                })?;
                 let rows: Vec<Vec<(String, Tensor)>> = (0..i64::from(args.each))
                     .map(|row| {
                         let column = |c: i64| {
@@ -92,7 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
                 let file = format!("{}-guidance-{strength}.png", subject.spec.name);
                 sheet(&args.inputs.output.join(file), &rows)?;
                 let name = format!("samples, guidance {strength}");
-                Ok(statistics(subject, &name, &samples, guided.then_some(&asked)))
+                statistics(subject, &name, &samples, guided.then_some(&asked))
             })?;
         }
     }
@@ -112,16 +112,16 @@ fn draw(
     highest: f64,
     steps: u32,
     mut progress: impl FnMut(),
-) -> Tensor {
+) -> Result<Tensor> {
     // What the noise level is multiplied by in a step, 1 − βh, gives the fraction h.
     let fall = (1.0 / 255.0 / highest).powf(1.0 / f64::from(steps)).min(1.0);
     let fraction = ((1.0 - fall) / PROGRESS).min(1.0);
     let renewed = (fall.powi(2) - (1.0 - fraction).powi(2)).max(0.0).sqrt();
     let root_n = (like.numel() as f64 / like.size()[0] as f64).sqrt();
-    let mut y = noise_like(like, 0, 0) * highest + subject.spec.architecture.centre;
+    let mut y = noise_like(like, 0, 0) * highest + subject.spec.architecture.centre();
     for step in 0..=steps {
         let at = y.set_requires_grad(true);
-        let score = subject.net.score(&at, weights, false);
+        let score = subject.net.score(&at, weights, false)?;
         let sigma = (norms(&score).reciprocal() * root_n).view([-1, 1, 1, 1]);
         // The last step goes all the way and is the denoiser.
         let (fraction, renewed) = if step < steps { (fraction, renewed) } else { (1.0, 0.0) };
@@ -129,10 +129,10 @@ fn draw(
         y = (at + score * sigma.square() * fraction + noise * sigma).detach();
         progress();
     }
-    y
+    Ok(y)
 }
 
-fn statistics(subject: &Subject, name: &str, images: &Tensor, asked: Option<&Tensor>) -> Row {
+fn statistics(subject: &Subject, name: &str, images: &Tensor, asked: Option<&Tensor>) -> Result<Row> {
     let count = images.size()[0] as f64;
     let output = tch::no_grad(|| subject.net.forward(images));
     let deviation = images.std(false).double_value(&[]);
@@ -140,16 +140,17 @@ fn statistics(subject: &Subject, name: &str, images: &Tensor, asked: Option<&Ten
     let width = images.size()[3];
     let steps = images.narrow(3, 1, width - 1) - images.narrow(3, 0, width - 1);
     let as_asked = asked.and_then(|c| Some(correct(output.logits.as_ref()?, c) / count));
-    Row {
+    let log_p = output.log_p.as_ref().context("a network without an energy")?;
+    Ok(Row {
         model: subject.spec.name.clone(),
         images: name.to_string(),
         as_asked,
-        energy: -sum(&output.log_p) / count,
+        energy: -sum(log_p) / count,
         mean: images.mean(Kind::Double).double_value(&[]),
         deviation,
         contrast: within.mean(Kind::Double).double_value(&[]),
         detail: steps.square().mean(Kind::Double).double_value(&[]).sqrt() / deviation,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -162,8 +163,8 @@ mod tests {
     #[test]
     fn sampling_ends_where_the_density_is() {
         let architecture: Architecture = serde_json::from_str(
-            r#"{"stem": "cifar", "width": 8, "blocks": [1], "block": "residual", "norm": "none",
-                "side_connections": "none", "activation": "gelu", "biases": false, "centre": 0.5, "scale": 1.0}"#,
+            r#"{"gradresnet": {"stem": "cifar", "width": 8, "blocks": [1], "block": "residual", "norm": "none",
+                "side_connections": "none", "activation": "gelu", "biases": false, "centre": 0.5, "scale": 1.0}}"#,
         )
         .unwrap();
         let spec = Spec {
@@ -180,8 +181,8 @@ mod tests {
         };
         let subject = Subject { spec, net: Box::new(Blind), kind: Kind::Float, device: Device::Cpu };
         let like = Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu));
-        let samples = draw(&subject, &like, None, 0.4, 50, || ());
-        let deviation = statistics(&subject, "", &samples, None).deviation;
+        let samples = draw(&subject, &like, None, 0.4, 50, || ()).unwrap();
+        let deviation = statistics(&subject, "", &samples, None).unwrap().deviation;
         assert!(deviation < 2.0 / 255.0, "{deviation}");
     }
 }

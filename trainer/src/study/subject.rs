@@ -2,36 +2,41 @@
 
 use crate::data::images::{Images, Pixels, Split};
 use crate::device::Machine;
-use crate::nets::{GradResNet, Output, Phase};
-use anyhow::{Context, Result, ensure};
-use gradresnet_models::{Checkpoint, Spec};
+pub use crate::nets::gradient;
+use crate::nets::{Network, Output, Phase, objective};
+use anyhow::{Context, Result, bail, ensure};
+use gradresnet_models::{Checkpoint, Spec, Task};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
-/// A model of log p(y) and log p(c|y). All that the studies need of a network.
-pub trait Network {
+/// A model of log p(y) and log p(c|y), or of a part of that. All that the studies need of a network.
+pub trait Model {
     /// log p(y) `[N]` and logits `[N,C]` of images `[N,3,H,W]` in image units, differentiable in them.
     fn forward(&self, image: &Tensor) -> Output;
 
     /// ∇_y [log p(y) + Σ_c a_c log p(c|y)] at `image` `[N,3,H,W]`, which requires a gradient; `class_weights`
     /// a `[N,C]`, absent meaning zero. It can be differentiated again if `differentiable`.
-    fn score(&self, image: &Tensor, class_weights: Option<&Tensor>, differentiable: bool) -> Tensor {
-        let output = self.forward(image);
-        let mut objective = output.log_p.sum(None::<Kind>);
-        if let (Some(weights), Some(logits)) = (class_weights, &output.logits) {
-            objective += (weights * logits.log_softmax(1, None::<Kind>)).sum(None::<Kind>);
-        }
-        gradient(&objective, image, differentiable)
+    ///
+    /// # Errors
+    /// Without an energy.
+    fn score(&self, image: &Tensor, class_weights: Option<&Tensor>, differentiable: bool) -> Result<Tensor> {
+        let objective =
+            objective(&self.forward(image), class_weights).context("a network without an energy")?;
+        Ok(gradient(&objective, image, differentiable))
     }
 
-    /// D(y) = y + σ² times the score (eq. 7), `[N,3,H,W]`; `sigma` in image units.
-    fn denoise(&self, noisy: &Tensor, sigma: f64, class_weights: Option<&Tensor>) -> Tensor {
+    /// D(y), `[N,3,H,W]`: y + σ² times the score (eq. 7), or what a direct denoiser says; `sigma` in image
+    /// units.
+    ///
+    /// # Errors
+    /// If it does not denoise.
+    fn denoise(&self, noisy: &Tensor, sigma: f64, class_weights: Option<&Tensor>) -> Result<Tensor> {
         let noisy = noisy.detach().set_requires_grad(true);
-        let score = self.score(&noisy, class_weights, false);
-        (noisy + score * (sigma * sigma)).detach()
+        let score = self.score(&noisy, class_weights, false)?;
+        Ok((noisy + score * (sigma * sigma)).detach())
     }
 
     /// Logits `[N,C]`, not differentiable; `None` without classes.
@@ -40,15 +45,44 @@ pub trait Network {
     }
 }
 
-impl Network for GradResNet {
+impl Model for Network {
     fn forward(&self, image: &Tensor) -> Output {
-        GradResNet::forward(self, image, Phase::Evaluation)
+        self.density(image, Phase::Evaluation)
+    }
+
+    fn denoise(&self, noisy: &Tensor, sigma: f64, class_weights: Option<&Tensor>) -> Result<Tensor> {
+        let level = Tensor::full([noisy.size()[0]], sigma, (noisy.kind(), noisy.device()));
+        self.outputs(noisy, &level, class_weights).denoised.context("a network that does not denoise")
     }
 }
 
-/// The gradient of a scalar with respect to `at`.
-pub fn gradient(scalar: &Tensor, at: &Tensor, differentiable: bool) -> Tensor {
-    Tensor::run_backward(&[scalar], &[at], differentiable, differentiable).remove(0)
+/// What a study asks of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// log p(y).
+    Energy,
+    /// log p(c|y).
+    Logits,
+    /// D(y).
+    Denoiser,
+}
+
+impl Need {
+    fn is_met(self, spec: &Spec) -> bool {
+        match self {
+            Need::Energy => spec.architecture.has_energy(),
+            Need::Logits => !spec.classes.is_empty(),
+            Need::Denoiser => spec.architecture.denoises() && spec.task != Task::Classification,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Need::Energy => "models log p(y)",
+            Need::Logits => "classifies",
+            Need::Denoiser => "denoises",
+        }
+    }
 }
 
 /// A checkpoint with its network.
@@ -56,7 +90,7 @@ pub struct Subject {
     /// What it is.
     pub spec: Spec,
     /// What it computes.
-    pub net: Box<dyn Network>,
+    pub net: Box<dyn Model>,
     /// Element type of the computation.
     pub kind: Kind,
     /// Where it computes.
@@ -70,7 +104,7 @@ impl Subject {
     /// If it cannot be read or lacks a parameter.
     pub fn read(dir: &Path, kind: Kind, device: Device) -> Result<Subject> {
         let Checkpoint { spec, parameters, .. } = Checkpoint::read(dir)?;
-        let net = GradResNet::from_tensors(&spec.architecture, spec.classes.len(), &parameters, kind, device)
+        let net = Network::from_tensors(&spec.architecture, spec.classes.len(), &parameters, kind, device)
             .with_context(|| format!("{}: parameters are missing", dir.display()))?;
         Ok(Subject { spec, net: Box::new(net), kind, device })
     }
@@ -107,11 +141,17 @@ impl Inputs {
     /// The networks and the images.
     ///
     /// # Errors
-    /// If a checkpoint or the images cannot be read.
-    pub fn open(&self, kind: Kind) -> Result<(Vec<Subject>, Images)> {
+    /// If a checkpoint or the images cannot be read, or a network is not of the kind that is needed.
+    pub fn open(&self, kind: Kind, needs: &[Need]) -> Result<(Vec<Subject>, Images)> {
         let device = self.machine.prepare();
         let subjects: Vec<Subject> =
             self.checkpoints.iter().map(|dir| Subject::read(dir, kind, device)).collect::<Result<_>>()?;
+        for (subject, dir) in subjects.iter().zip(&self.checkpoints) {
+            if let Some(unmet) = needs.iter().find(|need| !need.is_met(&subject.spec)) {
+                let (family, name) = (subject.spec.architecture.family(), unmet.name());
+                bail!("{}: this needs a network that {name}, and this {family} does not", dir.display());
+            }
+        }
         for (i, subject) in subjects.iter().enumerate() {
             ensure!(
                 subjects[..i].iter().all(|other| other.key() != subject.key()),
@@ -269,11 +309,11 @@ pub(super) mod tests {
         }
     }
 
-    impl Network for Quadratic {
+    impl Model for Quadratic {
         fn forward(&self, image: &Tensor) -> Output {
             let flat = image.flatten(1, -1);
             let log_p = flat.matmul(&self.a.tr()).square().sum_dim_intlist(1, false, Kind::Double) * -0.5;
-            Output { log_p, logits: Some(flat.matmul(&self.b.tr())) }
+            Output { log_p: Some(log_p), logits: Some(flat.matmul(&self.b.tr())) }
         }
     }
 
@@ -281,12 +321,12 @@ pub(super) mod tests {
     /// the spread of the image.
     pub struct Blind;
 
-    impl Network for Blind {
+    impl Model for Blind {
         fn forward(&self, image: &Tensor) -> Output {
             // The score of −(n/2) log Σ(y − ½)² is −(y − ½)/s², s² the mean square.
             let squares = (image - 0.5).square().flatten(1, -1).sum_dim_intlist(1, false, image.kind());
             let n = image.numel() as f64 / image.size()[0] as f64;
-            Output { log_p: squares.log() * (-0.5 * n), logits: None }
+            Output { log_p: Some(squares.log() * (-0.5 * n)), logits: None }
         }
     }
 
@@ -296,14 +336,14 @@ pub(super) mod tests {
         let noisy = noise_like(&Tensor::zeros([2, 3, 2, 2], (Kind::Double, Device::Cpu)), 2, 0);
         let flat = noisy.flatten(1, -1);
         let expected = &flat - flat.matmul(&net.a.tr()).matmul(&net.a) * 0.25;
-        let denoised = net.denoise(&noisy, 0.5, None).flatten(1, -1);
+        let denoised = net.denoise(&noisy, 0.5, None).unwrap().flatten(1, -1);
         assert!((denoised - &expected).abs().max().double_value(&[]) < 1e-12);
 
         // ∇ log p(c|y) of a linear classifier is row c of B less the mean row under p(c|y).
         let weights = Tensor::from_slice(&[1i64, 0]).one_hot(3).to_kind(Kind::Double);
         let p = flat.matmul(&net.b.tr()).softmax(1, Kind::Double);
         let expected = expected + (&weights - p).matmul(&net.b) * 0.25;
-        let denoised = net.denoise(&noisy, 0.5, Some(&weights)).flatten(1, -1);
+        let denoised = net.denoise(&noisy, 0.5, Some(&weights)).unwrap().flatten(1, -1);
         assert!((denoised - expected).abs().max().double_value(&[]) < 1e-12);
     }
 }

@@ -138,7 +138,7 @@ fn measured(dir: &Path) -> Result<Vec<Row>> {
         let psnr = |sigma: f64| figure(1.0, &|m| m.metric == "psnr" && m.sigma == Some(sigma));
         Row {
             task: task.into(),
-            architecture: format!("`{}`, width {}", spec.name, spec.architecture.width),
+            architecture: format!("`{}`, width {}", spec.name, spec.architecture.width()),
             accuracy: figure(100.0, &|m| m.metric == "accuracy"),
             psnr_15: psnr(15.0),
             psnr_25: psnr(25.0),
@@ -163,8 +163,9 @@ mod tests {
             format!(
                 r#"{{"format": 1, "name": "tiny", "task": "denoising", "classes": [],
                 "sigma": {{"min": 0.004, "max": 0.3}}, "metrics": [{metrics}],
-                "architecture": {{"stem": "cifar", "width": 8, "blocks": [1], "block": "residual", "norm": "none",
-                "side_connections": "none", "activation": "gelu", "biases": false, "centre": 0.5, "scale": 1.0}}}}"#
+                "architecture": {{"gradresnet": {{"stem": "cifar", "width": 8, "blocks": [1], "block": "residual",
+                "norm": "none", "side_connections": "none", "activation": "gelu", "biases": false, "centre": 0.5,
+                "scale": 1.0}}}}}}"#
             )
         };
         let write = |text: String| std::fs::write(dir.path().join(checkpoint::SPEC), text).unwrap();
