@@ -11,6 +11,7 @@ use gradresnet_models::{Architecture, SigmaRange, Spec, Task};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tch::Kind;
 
 /// Values in the buffer of [`Jem`], at most.
 const MAX_BUFFER: usize = 1 << 28;
@@ -28,6 +29,9 @@ pub struct Config {
     /// Seed of everything random.
     #[serde(default)]
     pub seed: u64,
+    /// What convolutions compute in.
+    #[serde(default)]
+    pub precision: Precision,
     /// Fraction of the training images that is held out to choose by.
     #[serde(default = "held_out")]
     pub held_out: f64,
@@ -47,6 +51,27 @@ pub struct Config {
     pub jem: Option<Jem>,
     /// How the parameters move.
     pub optimizer: OptimizerConfig,
+}
+
+/// Element type of the convolutions of a training step. Everything else, and all that is saved, is float32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 24 bits of precision.
+    #[default]
+    Float32,
+    /// 8 bits of precision and the same range; fast where the processor has it.
+    BFloat16,
+}
+
+impl Precision {
+    /// libtorch's name of it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Precision::Float32 => Kind::Float,
+            Precision::BFloat16 => Kind::BFloat16,
+        }
+    }
 }
 
 /// Second term of eq. 13.
@@ -348,6 +373,7 @@ name = "tiny"
 data = "stripes"
 steps = 4
 seed = 1
+precision = "bfloat16"
 held_out = 0.25
 validate_every = 2
 [architecture.gradresnet]
@@ -409,6 +435,7 @@ weight_decay = 0.0
         ("steps = 4", "steps = -4", "expected a whole number, 0 or above"),
         ("steps = 4", "steps = 4.5", "expected a whole number, 0 or above"),
         ("seed = 1", "sead = 1", "unknown field `sead`, expected one of `name`, `data`, `steps`, `seed`"),
+        ("precision = \"bfloat16\"", "precision = \"half\"", "expected `float32` or `bfloat16`"),
         ("held_out = 0.25", "held_out = 0.75", "must be 0 to 0.5"),
         ("held_out = 0.25", "held_out = \"some\"", "expected a number"),
         ("validate_every = 2", "validate_every = 0", "must be above 0"),

@@ -86,7 +86,7 @@ adamw = { learning_rate = 4e-3, weight_decay = 0.01 }
 "#,
     ),
     (
-        "classification, Muon",
+        "classification, Muon, bfloat16",
         "homogeneous",
         r#"
 [classification]
@@ -155,7 +155,8 @@ fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
     images(&data);
     for (name, norm, rest) in CASES {
         let text = format!(
-            "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\n{}{rest}",
+            "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\nprecision = \"{}\"\n{}{rest}",
+            if name.contains("bfloat16") { "bfloat16" } else { "float32" },
             architecture(name, norm)
         );
         let config = Config::parse(&text).unwrap();
