@@ -68,7 +68,7 @@ mod tests {
 
     impl Plan for Nothing {
         fn run(&self, _: &Inputs) -> Result<Outputs> {
-            Ok(Outputs { denoised: None, logits: None, energy: Vec::new() })
+            Ok(Outputs { denoised: None, logits: None, energy: None })
         }
     }
 

@@ -11,6 +11,7 @@ use gradresnet_models::{Architecture, SigmaRange, Spec, Task};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tch::Kind;
 
 /// Values in the buffer of [`Jem`], at most.
 const MAX_BUFFER: usize = 1 << 28;
@@ -28,6 +29,9 @@ pub struct Config {
     /// Seed of everything random.
     #[serde(default)]
     pub seed: u64,
+    /// What convolutions compute in.
+    #[serde(default)]
+    pub precision: Precision,
     /// Fraction of the training images that is held out to choose by.
     #[serde(default = "held_out")]
     pub held_out: f64,
@@ -47,6 +51,27 @@ pub struct Config {
     pub jem: Option<Jem>,
     /// How the parameters move.
     pub optimizer: OptimizerConfig,
+}
+
+/// Element type of the convolutions of a training step. Everything else, and all that is saved, is float32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 24 bits of precision.
+    #[default]
+    Float32,
+    /// 8 bits of precision and the same range; fast where the processor has it.
+    BFloat16,
+}
+
+impl Precision {
+    /// libtorch's name of it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Precision::Float32 => Kind::Float,
+            Precision::BFloat16 => Kind::BFloat16,
+        }
+    }
 }
 
 /// Second term of eq. 13.
@@ -207,6 +232,29 @@ impl Config {
             "",
             "nothing to train: expected [denoising], [classification] or [jem]",
         )?;
+        let family = self.architecture.family();
+        let (energy, direct) = (self.architecture.has_energy(), self.architecture.is_direct());
+        let target = self.denoising.as_ref().map(|d| d.target);
+        for (holds, field, reason) in [
+            (target.is_none() || energy || direct, "denoising", "without an energy does not denoise"),
+            (
+                matches!(target, None | Some(Target::Unconditional)) || !direct,
+                "denoising.target",
+                "has no classes: must be \"unconditional\"",
+            ),
+            (self.classification.is_none() || !direct, "classification", "has no classes"),
+            (self.jem.is_none() || energy, "jem", "has no density"),
+        ] {
+            require(holds, field, format!("a `{family}` {reason}"))?;
+        }
+        // The spec's rules of the name and the architecture, with stand-ins for what follows below.
+        let stand_in = Spec {
+            image_size: None,
+            sigma: SigmaRange { min: 0.0, max: 0.0 },
+            ..self.spec(["a", "b"].map(String::from).to_vec())
+        };
+        stand_in.validate()?;
+
         let denoising = self.denoising.as_ref().map(|d| ("denoising", d.batch, d.size, d.sigma, d.augment));
         let classification =
             self.classification.as_ref().map(|c| ("classification", c.batch, c.size, c.sigma, c.augment));
@@ -266,28 +314,27 @@ impl Config {
             require((0.0..=1.0).contains(&j.noise), "jem.noise", "must be 0 to 1")?;
             require((0.0..=1.0).contains(&j.reinit), "jem.reinit", "must be 0 to 1")?;
         }
-        self.optimizer.validate()?;
-        // The rest of the spec's rules, with classes that stand for those of the data.
-        Ok(self.spec(["a", "b"].map(String::from).to_vec()).validate()?)
+        self.optimizer.validate()
     }
 
     fn validate_shape(&self, name: &str, batch: usize, size: usize) -> Result<(), Refusal> {
-        let stride = self.architecture.stride();
+        let (stride, most) = (self.architecture.stride(), if name == "classification" { 1024 } else { 8192 });
         require((1..=1 << 16).contains(&batch), format!("{name}.batch"), "must be 1 to 65536")?;
         require(
-            (1..=1 << 13).contains(&size) && size.is_multiple_of(stride),
+            (1..=most).contains(&size) && size.is_multiple_of(stride),
             format!("{name}.size"),
-            format!("must be a multiple of the network's stride, {stride}, up to 8192"),
+            format!("must be a multiple of the network's stride, {stride}, up to {most}"),
         )
     }
 
     /// The part of this config that needs images with classes, if one does.
     pub fn needs_classes(&self) -> Option<&'static str> {
         let target = self.denoising.as_ref().map(|d| d.target);
-        match (&self.classification, target) {
-            (Some(_), _) => Some("[classification]"),
-            (None, Some(Target::Conditional | Target::Both)) => Some("denoising.target"),
-            (None, _) => None,
+        match (&self.classification, target, &self.architecture) {
+            (Some(_), ..) => Some("[classification]"),
+            (_, Some(Target::Conditional | Target::Both), _) => Some("denoising.target"),
+            (.., Architecture::ResNet(_)) => Some("[architecture.resnet]"),
+            _ => None,
         }
     }
 
@@ -326,6 +373,7 @@ name = "tiny"
 data = "stripes"
 steps = 4
 seed = 1
+precision = "bfloat16"
 held_out = 0.25
 validate_every = 2
 [architecture.gradresnet]
@@ -387,14 +435,15 @@ weight_decay = 0.0
         ("steps = 4", "steps = -4", "expected a whole number, 0 or above"),
         ("steps = 4", "steps = 4.5", "expected a whole number, 0 or above"),
         ("seed = 1", "sead = 1", "unknown field `sead`, expected one of `name`, `data`, `steps`, `seed`"),
+        ("precision = \"bfloat16\"", "precision = \"half\"", "expected `float32` or `bfloat16`"),
         ("held_out = 0.25", "held_out = 0.75", "must be 0 to 0.5"),
         ("held_out = 0.25", "held_out = \"some\"", "expected a number"),
         ("validate_every = 2", "validate_every = 0", "must be above 0"),
         ("name = \"tiny\"", "name = \"a b\"", "letters, digits"),
         (
             "[architecture.gradresnet]",
-            "[architecture.resnext]",
-            "expected one of `gradresnet`, `resnet`, `dncnn`, `drunet`",
+            "[architecture.gradresnte]",
+            "unknown variant `gradresnte`, expected one of `gradresnet`, `resnet`, `dncnn`, `drunet`",
         ),
         ("stem = \"cifar\"", "stem = \"cifer\"", "unknown variant `cifer`, expected `cifar` or `imagenet`"),
         ("width = 8", "width = 0", "must be 1 to 1024"),
@@ -489,6 +538,13 @@ weight_decay = 0.0
             let error = Config::parse(&text).unwrap_err();
             assert!(error.line == line && error.reason.contains(expected), "{gone}: {error}");
         }
+        // Objectives that the family cannot have.
+        let dncnn = "[architecture.dncnn]\ndepth = 17\nwidth = 8\nnorm = \"batch\"\nbiases = true\n";
+        let (from, to) = (GOOD.find("[architecture").unwrap(), GOOD.find("[denoising]").unwrap());
+        let text = format!("{}{dncnn}{}", &GOOD[..from], &GOOD[to..]);
+        let error = Config::parse(&text).unwrap_err();
+        let line = 1 + text.lines().position(|line| line == "target = \"both\"").unwrap();
+        assert!(error.line == line && error.reason.contains("must be \"unconditional\""), "{error}");
         let (top, optimizer) = (GOOD.find("[denoising]").unwrap(), GOOD.find("[optimizer]").unwrap());
         let error = Config::parse(&format!("{}{}", &GOOD[..top], &GOOD[optimizer..])).unwrap_err();
         assert!(

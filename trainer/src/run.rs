@@ -109,13 +109,14 @@ impl Run {
         let spec = fitting_spec(&config, &images, &place.data)?;
         let net =
             Network::random(&spec.architecture, spec.classes.len(), config.seed, Kind::Float, place.device);
+        let net = net.convolve_in(config.precision.kind());
         let (train, held_out) = images.hold_out(config.held_out);
         let train = Arc::new(train);
         if let Some(plan) = denoising_plan(&config, train.len()) {
             let batch = Loader::start(train.clone(), plan, 0, 1).next_batch()?.to_device(place.device);
             objective::initialise_gain(&net, &batch, INITIAL_SCORE)?;
         }
-        let average = config.optimizer.average.map(|_| net.copy());
+        let average = config.optimizer.average.map(|_| net.copy().convolve_in(Kind::Float));
         let optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
         let replay = replay(&config, place.device);
         let state = State { step: 0, data: place.data.clone(), cpu_seconds: 0.0, command };
@@ -169,6 +170,7 @@ impl Run {
             }
             None => (published, None),
         };
+        let net = net.convolve_in(config.precision.kind());
         let mut optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
         optimizer.load(&saved).with_context(|| path.display().to_string())?;
         let mut replay = replay(&config, place.device);
@@ -240,10 +242,8 @@ impl Run {
             terms.push(("classification", objective::classification(&self.net, &next(loader)?)?));
         }
         if let Some((loader, replay)) = &mut self.jem {
-            let samples = replay.sample(step, |image| {
-                let output = self.net.density(image, Phase::Evaluation);
-                output.log_p.context("the network has no energy")
-            })?;
+            let samples =
+                replay.sample(step, |image| objective::log_p(&self.net, image, Phase::Evaluation))?;
             terms.push(("jem", objective::likelihood(&self.net, &next(loader)?, &samples)?));
         }
         let loss: Tensor = terms.iter().map(|(_, term)| term).sum();
@@ -288,7 +288,9 @@ impl Run {
             kind: Kind::Float,
             device: self.place.device,
         };
-        let (evaluation, _) = evaluate(self.published(), &self.spec, &self.held_out, &options, |_| ())?;
+        // In float32, as everyone will who loads the checkpoint.
+        let net = self.published().copy().convolve_in(Kind::Float);
+        let (evaluation, _) = evaluate(&net, &self.spec, &self.held_out, &options, |_| ())?;
         Ok(Some(evaluation))
     }
 

@@ -23,6 +23,24 @@ centre = 0.5
 scale = 4.0
 "#;
 
+/// JEM's: log p(y) is the LogSumExp of the logits.
+const RESNET: &str = r#"
+[architecture.resnet]
+stem = "cifar"
+width = 8
+blocks = [1, 1]
+norm = "NORM"
+activation = "silu"
+energy = "logsumexp"
+centre = 0.5
+scale = 2.0
+"#;
+
+fn architecture(case: &str, norm: &str) -> String {
+    let text = if case.starts_with("JEM") { RESNET } else { ARCHITECTURE };
+    text.replace("NORM", norm)
+}
+
 /// Every kind of state: both rules, an average, running statistics, both objectives, every augmentation.
 const CASES: [(&str, &str, &str); 4] = [
     (
@@ -68,7 +86,7 @@ adamw = { learning_rate = 4e-3, weight_decay = 0.01 }
 "#,
     ),
     (
-        "classification, Muon",
+        "classification, Muon, bfloat16",
         "homogeneous",
         r#"
 [classification]
@@ -83,7 +101,7 @@ adamw = { learning_rate = 4e-3 }
 "#,
     ),
     (
-        "likelihood by sampling",
+        "JEM",
         "group",
         r#"
 [classification]
@@ -137,8 +155,9 @@ fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
     images(&data);
     for (name, norm, rest) in CASES {
         let text = format!(
-            "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\n{}{rest}",
-            ARCHITECTURE.replace("NORM", norm)
+            "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\nprecision = \"{}\"\n{}{rest}",
+            if name.contains("bfloat16") { "bfloat16" } else { "float32" },
+            architecture(name, norm)
         );
         let config = Config::parse(&text).unwrap();
         let start = || Run::start(config.clone(), place(&data), "test".into()).unwrap();
@@ -178,7 +197,7 @@ fn a_run_that_diverges_says_so_and_keeps_its_checkpoint() {
     let case = CASES[3].2.replace("1e-4", "10.0").replace("steps = 3", "steps = 3\nstep_size = 1e3");
     let text = format!(
         "name = \"t\"\ndata = \"none\"\nsteps = 100\nheld_out = 0.0\n{}{case}",
-        ARCHITECTURE.replace("NORM", "none")
+        architecture("JEM", "none")
     );
     let mut run = Run::start(Config::parse(&text).unwrap(), place(&data), "test".into()).unwrap();
     let run_dir = dir.path().join("run");

@@ -17,6 +17,8 @@ const BATCH_NORM_MOMENTUM: f64 = 0.1;
 pub(super) struct Layers {
     list: Vec<Parameter>,
     tensors: BTreeMap<String, Tensor>,
+    /// What convolutions compute in; parameters and everything between layers keep their own kind.
+    convolutions: Kind,
 }
 
 impl Layers {
@@ -53,7 +55,7 @@ impl Layers {
                 (p.name.clone(), tensor.to_kind(kind).to_device(device).set_requires_grad(p.is_trained()))
             })
             .collect();
-        Layers { list, tensors }
+        Layers { list, tensors, convolutions: kind }
     }
 
     /// `None` if a parameter is missing.
@@ -70,7 +72,7 @@ impl Layers {
                 Some((p.name.clone(), tensor.set_requires_grad(p.is_trained())))
             })
             .collect::<Option<_>>()?;
-        Some(Layers { list, tensors })
+        Some(Layers { list, tensors, convolutions: kind })
     }
 
     pub(super) fn to_tensors(&self) -> Tensors {
@@ -89,7 +91,15 @@ impl Layers {
         let copy = |(name, t): (&String, &Tensor)| {
             (name.clone(), t.detach().copy().set_requires_grad(t.requires_grad()))
         };
-        Layers { list: self.list.clone(), tensors: self.tensors.iter().map(copy).collect() }
+        Layers {
+            list: self.list.clone(),
+            tensors: self.tensors.iter().map(copy).collect(),
+            convolutions: self.convolutions,
+        }
+    }
+
+    pub(super) fn convolve_in(self, kind: Kind) -> Layers {
+        Layers { convolutions: kind, ..self }
     }
 
     pub(super) fn move_towards(&self, target: &Layers, weight: f64) {
@@ -103,13 +113,18 @@ impl Layers {
     pub(super) fn convolution(&self, path: &str, x: &Tensor, stride: i64, padding: i64) -> Tensor {
         let weight = &self.tensors[&format!("{path}.weight")];
         let bias = self.get(&format!("{path}.bias"));
-        x.conv2d(weight, bias, [stride, stride], [padding, padding], [1, 1], 1)
+        let cast = |t: &Tensor| t.to_kind(self.convolutions);
+        let y =
+            cast(x).conv2d(&cast(weight), bias.map(cast), [stride, stride], [padding, padding], [1, 1], 1);
+        y.to_kind(x.kind())
     }
 
     /// The 2×2 transposed convolution of stride 2 at `path`.
     pub(super) fn upsample(&self, path: &str, x: &Tensor) -> Tensor {
         let weight = &self.tensors[&format!("{path}.weight")];
-        x.conv_transpose2d(weight, None::<&Tensor>, [2, 2], [0, 0], [0, 0], 1, [1, 1])
+        let cast = |t: &Tensor| t.to_kind(self.convolutions);
+        let y = cast(x).conv_transpose2d(&cast(weight), None::<&Tensor>, [2, 2], [0, 0], [0, 0], 1, [1, 1]);
+        y.to_kind(x.kind())
     }
 
     /// The linear map `path`.weight on `[N,K]`, with `path`.bias if there is one; `None` without a weight.

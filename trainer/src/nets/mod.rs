@@ -104,6 +104,11 @@ impl Network {
         Network { architecture: self.architecture.clone(), layers: self.layers.copy() }
     }
 
+    /// The network with convolutions that compute in `kind`; parameters, norms, sums and outputs keep theirs.
+    pub fn convolve_in(self, kind: Kind) -> Network {
+        Network { layers: self.layers.convolve_in(kind), ..self }
+    }
+
     /// Moves every parameter, in place, the fraction `weight` of the way to that of `target`, a network
     /// of the same architecture.
     pub fn move_towards(&self, target: &Network, weight: f64) {
