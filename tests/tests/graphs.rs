@@ -1,11 +1,13 @@
 //! What must hold of the graphs themselves, on every engine.
 
-use gradresnet::engine::{EngineKind, Graph};
+use gradresnet::engine::{self, Device, EngineKind, Graph};
+use gradresnet::{ErrorKind, Session, Tiling};
 use gradresnet_export::{Options, Weights};
 use gradresnet_tests::cases::{ClassWeights, Inputs, Model, Variant, variants};
 use gradresnet_tests::engines::runtime::{self, Runtime};
 use gradresnet_tests::engines::{Engine, libtorch, python};
 use gradresnet_tests::report;
+use ndarray::Array4;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -187,4 +189,30 @@ fn images_of_a_batch_do_not_mix() {
         let expected = &all.change[i * each..(i + 1) * each];
         assert!(distance(&found, expected) < 1e-5 * norm(expected), "image {i}");
     }
+}
+
+/// A classifier does not denoise, a direct denoiser says nothing of an image, and a blind one needs no σ.
+#[test]
+fn what_a_model_does_not_do_is_refused_by_name() {
+    let image = Array4::from_shape_fn((1, 3, 33, 21), |(_, c, y, x)| ((c + 3 * y + 5 * x) % 7) as f32 / 7.0);
+    let session = |name: &str| {
+        let model = model(name);
+        let engine = engine::open(EngineKind::Tract, Device::Cpu, 1).unwrap();
+        (Session::new(model.bundle.clone(), engine), model)
+    };
+    let tiling = Tiling::default();
+
+    let (resnet, _folder) = session("ResNet");
+    assert_eq!(resnet.classify(image.view()).unwrap().dim(), (1, 5));
+    let error = resnet.denoise(image.view(), &[0.1], None, &tiling).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::NoGraph { graph: "denoiser", .. }), "{error}");
+    let error = resnet.energy(image.view()).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::NoEnergy(_)), "{error}");
+
+    let (dncnn, _folder) = session("DnCNN");
+    let denoised = dncnn.denoise(image.view(), &[0.1], None, &tiling).unwrap();
+    assert_eq!(denoised.dim(), image.dim());
+    assert_eq!(denoised, dncnn.denoise(image.view(), &[0.2], None, &tiling).unwrap());
+    let error = dncnn.energy(image.view()).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::NoGraph { graph: "forward", .. }), "{error}");
 }

@@ -6,6 +6,7 @@ use super::model::{ModelArgs, sigma};
 use super::workers::{self, Budget};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
+use gradresnet::engine::Graph;
 use gradresnet::{Encoding, ErrorKind, Format, Picture, Session, Tiling, extensions};
 use ndarray::Array2;
 use serde::Serialize;
@@ -341,6 +342,16 @@ fn unknown_class(name: &str, classes: &[String]) -> anyhow::Error {
 impl Plan {
     fn new(args: &Args) -> Result<Plan> {
         let session = args.model.open("photo")?;
+        let spec = session.spec();
+        if !Graph::Denoiser.is_of(spec) {
+            let (model, graph) = (spec.name.clone(), Graph::Denoiser.name());
+            return Err(gradresnet::Error::from(ErrorKind::NoGraph { model, graph }).into());
+        }
+        ensure!(
+            spec.architecture.takes_sigma() || matches!(args.sigma, Sigma::Auto) && args.strength == 1.0,
+            "model `{}` finds the noise itself and takes no level: leave out --sigma and --strength",
+            spec.name
+        );
         let class = args.class.as_deref();
         let class_weights = class.map(|c| class_weights(&session, c, args.guidance)).transpose()?;
         if let Some(dir) = &args.reference {
