@@ -5,6 +5,7 @@ pub mod conv;
 pub mod elementwise;
 pub mod leaf;
 pub mod linear;
+pub mod norm;
 pub mod reduce;
 pub mod shape;
 pub mod softmax;
