@@ -9,6 +9,7 @@ use crate::ops::conv::Conv;
 use crate::ops::elementwise::Unary;
 use crate::ops::leaf::{Constant, Input, Parameter};
 use crate::ops::linear::Linear;
+use crate::ops::norm::{GroupVariance, centred, of_channels};
 use crate::ops::reduce::Reduce;
 use crate::ops::shape::Reshape;
 use crate::ops::softmax::Softmax;
@@ -191,32 +192,12 @@ impl Network<'_> {
         self.biased(path, normalised)
     }
 
-    /// (x − μ_g) times the gain and a factor of each group. The statistics of a group are means of those
-    /// of its channels, so that only two reductions see the whole image.
+    /// (x − μ_g) times the gain and a factor of each group.
     fn group_norm(&mut self, path: &str, kind: Norm, size: usize, x: NodeId) -> Result<NodeId> {
-        let channels = self.graph.shape(x)[1].fixed().unwrap_or(size);
-        let groups = channels / size;
         let gain = self.per_channel(&format!("{path}.weight"))?;
-        let belongs = |value: f64| {
-            Tensor::from_fn(&[groups, channels], |at| if at[1] / size == at[0] { value } else { 0.0 })
-        };
         let g = &mut self.graph;
-        let average = g.add(Constant::new(belongs(1.0 / size as f64)), &[])?;
-        let spread = g.add(Constant::new(belongs(1.0)), &[])?;
-        let to_groups = |g: &mut Graph, x| {
-            let mean = g.add(Reduce::mean(&[2, 3]), &[x])?;
-            let mean = g.add(Reshape::batch(&[channels]), &[mean])?;
-            g.add(Linear { transposed: false }, &[mean, average])
-        };
-        let to_channels = |g: &mut Graph, x| {
-            let x = g.add(Linear { transposed: true }, &[x, spread])?;
-            g.add(Reshape::batch(&[channels, 1, 1]), &[x])
-        };
-        let mean = to_groups(g, x)?;
-        let mean = to_channels(g, mean)?;
-        let centred = g.sub(x, mean)?;
-        let square = g.add(Unary::Square, &[centred])?;
-        let variance = to_groups(g, square)?;
+        let centred = centred(g, x, size)?;
+        let variance = g.add(GroupVariance { size }, &[x])?;
         let factor = match kind {
             Norm::Homogeneous => {
                 let overall = g.add(Reduce::mean(&[1]), &[variance])?;
@@ -229,7 +210,7 @@ impl Network<'_> {
             _ => self.inverse_deviation(variance)?,
         };
         let g = &mut self.graph;
-        let factor = to_channels(g, factor)?;
+        let factor = of_channels(g, factor, size)?;
         let factor = g.mul(factor, gain)?;
         g.mul(centred, factor)
     }

@@ -3,9 +3,10 @@
 //! the way graphs are built.
 
 use crate::error::Result;
-use crate::ir::{Graph, Node, NodeId, Tensor};
+use crate::ir::{Dim, Graph, Node, NodeId, Operator, Tensor};
 use crate::ops::elementwise::Binary;
 use crate::ops::leaf::Constant;
+use crate::ops::reduce::Reduce;
 use crate::ops::shape::BroadcastTo;
 
 /// Simplifies until nothing changes.
@@ -24,7 +25,7 @@ pub fn simplify(graph: &Graph) -> Result<Graph> {
 }
 
 fn rule(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<NodeId>> {
-    for rule in [fold, neutral, merge_factors] {
+    for rule in [fold, neutral, merge_factors, sum_of_scaled] {
         if let Some(replacement) = rule(graph, node, inputs)? {
             return Ok(Some(replacement));
         }
@@ -50,10 +51,7 @@ fn fold(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<Node
 
 /// The binary operator of a node.
 fn binary(node: &Node) -> Option<Binary> {
-    [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div].into_iter().find(|b| {
-        use crate::ir::Operator;
-        node.operator.key() == b.key()
-    })
+    [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div].into_iter().find(|b| node.operator.key() == b.key())
 }
 
 /// x + 0, x − 0, x · 1 and x ÷ 1 are x, if x keeps its shape; a stretched value that is stretched again
@@ -76,7 +74,7 @@ fn neutral(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<N
         return Ok(Some(kept));
     }
     let source = |id: NodeId| match graph.node(id) {
-        n if n.operator.name() == crate::ir::Operator::name(&BroadcastTo) => n.inputs[0],
+        n if n.operator.name() == BroadcastTo.name() => n.inputs[0],
         _ => id,
     };
     let short = [source(a), source(b)];
@@ -109,4 +107,23 @@ fn merge_factors(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Op
     let merged = graph.add(Constant::new(value), &[])?;
     let replacement = graph.mul(x, merged)?;
     Ok((graph.shape(replacement) == node.shape).then_some(replacement))
+}
+
+/// The sum or mean of x·s is s times that of x, if s is the same along the axes that are summed: one
+/// product with a small tensor instead of one with a large one.
+fn sum_of_scaled(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<NodeId>> {
+    let planes = [Reduce::sum(&[2, 3]), Reduce::mean(&[2, 3])];
+    let Some(reduce) = planes.into_iter().find(|r| r.key() == node.operator.key()) else { return Ok(None) };
+    let product = graph.node(inputs[0]).clone();
+    if binary(&product) != Some(Binary::Mul) {
+        return Ok(None);
+    }
+    let is_plain = |id: NodeId| graph.shape(id).iter().rev().take(2).all(|d| *d == Dim::Fixed(1));
+    let (x, s) = match (product.inputs[0], product.inputs[1]) {
+        (x, s) if is_plain(s) && graph.shape(x) == product.shape => (x, s),
+        (s, x) if is_plain(s) && graph.shape(x) == product.shape => (x, s),
+        _ => return Ok(None),
+    };
+    let sum = graph.add(reduce, &[x])?;
+    Ok(Some(graph.mul(sum, s)?))
 }

@@ -40,6 +40,9 @@ pub struct Measurement {
     pub p10_ms: f64,
     /// The ninetieth percentile.
     pub p90_ms: f64,
+    /// Processor time of a run over all threads, in milliseconds, which other processes disturb less;
+    /// `None` where the system does not say.
+    pub cpu_ms: Option<f64>,
     /// Largest memory that the process has had, in MiB; `None` where the system does not say.
     pub peak_rss_mib: Option<f64>,
 }
@@ -67,6 +70,7 @@ pub fn measure(session: &Session, graph: Graph, shape: Shape, threads: usize) ->
     for _ in 0..WARM_UP {
         plan.run(&inputs)?;
     }
+    let cpu = processor_ms();
     let start = Instant::now();
     let mut times = Vec::new();
     while times.len() < *RUNS.start() || times.len() < *RUNS.end() && start.elapsed() < ENOUGH {
@@ -74,6 +78,7 @@ pub fn measure(session: &Session, graph: Graph, shape: Shape, threads: usize) ->
         plan.run(&inputs)?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
+    let cpu = processor_ms().zip(cpu).map(|(end, start)| (end - start) / times.len() as f64);
     times.sort_by(f64::total_cmp);
     Ok(Measurement {
         bundle: spec.name.clone(),
@@ -87,6 +92,7 @@ pub fn measure(session: &Session, graph: Graph, shape: Shape, threads: usize) ->
         median_ms: percentile(&times, 0.5),
         p10_ms: percentile(&times, 0.1),
         p90_ms: percentile(&times, 0.9),
+        cpu_ms: cpu,
         peak_rss_mib: peak_rss_mib(),
     })
 }
@@ -105,6 +111,16 @@ fn peak_rss_mib() -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / 1024.0)
+}
+
+/// In the system and outside it, since the process started. Linux counts hundredths of a second.
+fn processor_ms() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Fields are counted from the end of the name, which may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) * 10.0)
 }
 
 #[cfg(test)]

@@ -248,11 +248,12 @@ impl Operator for Unary {
                 g.shifted(half, 0.5)?
             }
             Unary::NormalPdf => {
+                // e^(−x²/2 − ln √2π): the factor costs no pass of its own.
                 let root = g.scaled(x, FRAC_1_SQRT_2)?;
                 let square = g.add(Unary::Square, &[root])?;
-                let negative = g.scaled(square, -1.0)?;
-                let bell = g.add(Unary::Exp, &[negative])?;
-                g.scaled(bell, 1.0 / (2.0 * PI).sqrt())?
+                let logarithm = g.scalar(-0.5 * (2.0 * PI).ln())?;
+                let exponent = g.sub(logarithm, square)?;
+                g.add(Unary::Exp, &[exponent])?
             }
             Unary::Gelu => {
                 let cdf = Unary::NormalCdf.expand(g, inputs)?;

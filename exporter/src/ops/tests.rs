@@ -5,6 +5,7 @@ use super::conv::{Conv, ConvTranspose};
 use super::elementwise::{Binary, Unary};
 use super::leaf::{Constant, Input};
 use super::linear::Linear;
+use super::norm::GroupVariance;
 use super::pool::MaxPool;
 use super::reduce::{Extent, Reduce};
 use super::shape::{BroadcastTo, Concat, Reshape, Slice, ZeroPad};
@@ -62,6 +63,7 @@ fn table() -> Vec<Entry> {
         entry(ZeroPad { axis: 1, before: 1, after: 2 }, &[&[2, 3]], &[true]),
         entry(Linear { transposed: false }, &[&[2, 3], &[4, 3]], &[true, false]),
         entry(Linear { transposed: true }, &[&[2, 4], &[4, 3]], &[true, false]),
+        entry(GroupVariance { size: 2 }, &[&[2, 4, 3, 5]], &[true]),
         entry(MaxPool, &[&[2, 3, 4, 6]], &[false]),
         entry(Softmax::Probability, &[&[2, 5]], &[true]),
         entry(Softmax::Logarithm, &[&[2, 5]], &[true]),

@@ -1,13 +1,23 @@
-//! tract: pure Rust, linked in, always there.
+//! tract: pure Rust, linked in, always there. What takes the time is done by operators of our own:
+//!
+//! - [`convolution`]: convolutions and their transposes.
+//! - [`pointwise`]: chains of element-wise operations, and sums over planes.
+//! - [`fuse`]: where they go; [`pool`]: the memory between them.
+
+mod convolution;
+mod fuse;
+mod pointwise;
+mod pool;
 
 use super::contract::{self, Signature};
 use super::{Device, Engine, EngineKind, Graph, Inputs, Outputs, Plan, Shape, engine_error};
 use crate::error::{ErrorKind, Result, catch_panic};
 use gradresnet_models::Bundle;
+use pool::Pool;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::knobs::KnobScope;
 
 /// The version in this crate's manifest: the crate does not tell its own.
 const VERSION: &str = "0.23.9";
@@ -15,12 +25,16 @@ const VERSION: &str = "0.23.9";
 struct Tract {
     threads: usize,
     executor: Executor,
+    pool: Pool,
+    plans: AtomicUsize,
 }
 
 struct TractPlan {
     signature: Signature,
     plan: Arc<TypedRunnableModel>,
     executor: Executor,
+    pool: Pool,
+    number: usize,
 }
 
 pub(super) fn open(device: Device, threads: usize) -> Result<Arc<dyn Engine>> {
@@ -38,7 +52,7 @@ pub(super) fn open(device: Device, threads: usize) -> Result<Arc<dyn Engine>> {
             reason: format!("{n} threads cannot be started ({reason})"),
         })?,
     };
-    Ok(Arc::new(Tract { threads, executor }))
+    Ok(Arc::new(Tract { threads, executor, pool: Pool::default(), plans: AtomicUsize::new(0) }))
 }
 
 impl Engine for Tract {
@@ -53,17 +67,19 @@ impl Engine for Tract {
     fn compile(&self, bundle: &Bundle, graph: Graph, shape: Shape) -> Result<Box<dyn Plan>> {
         let checked = contract::load(bundle, graph, shape)?;
         // An unsupported or absurd graph may hit an assertion instead of an error.
-        let plan = catch_panic(|| prepare(&checked.model).map_err(|e| format!("{e:#}")))
+        let plan = catch_panic(|| prepare(&checked.model, &self.pool).map_err(|e| format!("{e:#}")))
             .and_then(|plan| plan)
             .map_err(|reason| engine_error(EngineKind::Tract, "load", graph, reason))?;
-        Ok(Box::new(TractPlan { signature: checked.signature, plan, executor: self.executor.clone() }))
+        let number = self.plans.fetch_add(1, Ordering::Relaxed) + 1;
+        let (executor, pool) = (self.executor.clone(), self.pool.clone());
+        Ok(Box::new(TractPlan { signature: checked.signature, plan, executor, pool, number }))
     }
 }
 
-fn prepare(model: &tract_onnx::pb::ModelProto) -> TractResult<Arc<TypedRunnableModel>> {
-    // Convolutions by im2col reach the widest kernels of the processor; the direct form does not.
-    KnobScope::new([("TRACT_DISABLE_DIRECT_SPATIAL", "1")])?
-        .enter(|| tract_onnx::onnx().model_for_proto_model(model)?.into_optimized()?.into_runnable())
+fn prepare(model: &tract_onnx::pb::ModelProto, pool: &Pool) -> TractResult<Arc<TypedRunnableModel>> {
+    let mut model = tract_onnx::onnx().model_for_proto_model(model)?.into_typed()?;
+    fuse::convolutions(&mut model, pool)?;
+    fuse::chains(&model.into_decluttered()?, pool)?.into_optimized()?.into_runnable()
 }
 
 impl Plan for TractPlan {
@@ -76,6 +92,7 @@ impl Plan for TractPlan {
             .map(|input| Ok(Tensor::from_shape(&input.extents, &input.values)?.into_tvalue()))
             .collect::<TractResult<TVec<TValue>>>()
             .map_err(|e| fail(format!("{e:#}")))?;
+        self.pool.enter(self.number);
         let run = || -> TractResult<Vec<(Vec<usize>, Vec<f32>)>> {
             multithread_tract_scope(self.executor.clone(), || self.plan.run(values))?
                 .iter()

@@ -1,0 +1,560 @@
+//! Convolutions, and their transposes, as products of a short block of output channels with long runs of
+//! pixels: every multiply-add is one of the processor's widest, whatever the kernel, stride or size.
+//!
+//! The image is copied, a strip at a time, into a scratch with its border of zeros, one plane for each
+//! channel and phase of the stride. There, each tap of the kernel is the plane shifted by a fixed number
+//! of elements, so an output channel is a sum of shifted runs, and rows and small images follow one
+//! another in one run. A transpose is the same with one set of taps for each phase of its output.
+
+use super::pool::Pool;
+use pulp::{Arch, Simd, WithSimd};
+use std::cell::RefCell;
+use std::sync::Arc;
+use tract_linalg::multithread::par_chunks_mut;
+use tract_onnx::tract_core::internal::*;
+
+/// Output channels in a block.
+const BLOCK: usize = 4;
+/// Vectors of pixels in a run: with the block, what fills 32 registers, and what fills 16.
+const WIDE: usize = 6;
+const NARROW: usize = 3;
+/// Output pixels are computed in multiples of this: the longest run of the widest vectors.
+const RUN: usize = 16 * WIDE;
+/// What the two scratches of a strip may take: they should stay in the second-level cache.
+const STRIP_BYTES: usize = 512 << 10;
+
+/// A convolution or its transpose, for one size of image.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Convolution {
+    input: Plane,
+    output: Plane,
+    /// Stride of the convolution: the image is read in this many phases along each axis.
+    split: usize,
+    /// Stride of the transpose: the output is written in this many phases along each axis.
+    join: usize,
+    /// Rows and columns of one phase of the output.
+    size: [usize; 2],
+    /// Zero rows and columns before the image.
+    before: [usize; 2],
+    /// How far taps reach, in rows and columns of one phase of the image.
+    reach: [usize; 2],
+    /// For each phase of the output, its blocks of channels.
+    phases: Arc<Vec<Vec<Block>>>,
+    pool: Pool,
+}
+
+impl Eq for Convolution {}
+
+/// Channels, rows and columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plane {
+    pub(super) channels: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+}
+
+/// Taps, where not all channels of the block have a zero there.
+#[derive(Clone, Debug, PartialEq)]
+struct Block {
+    bias: [f32; BLOCK],
+    taps: Vec<Tap>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Tap {
+    /// Channel and phase of the image.
+    plane: usize,
+    row: usize,
+    column: usize,
+    weights: [f32; BLOCK],
+}
+
+/// A kernel `[O,I,h,w]`, the zeros before the image, and what is added to each output channel.
+pub(super) struct Kernel<'a> {
+    pub(super) shape: [usize; 4],
+    pub(super) values: &'a [f32],
+    pub(super) before: [usize; 2],
+    pub(super) bias: &'a [f32],
+}
+
+impl Kernel<'_> {
+    fn at(&self, o: usize, i: usize, y: usize, x: usize) -> f32 {
+        let [_, inputs, h, w] = self.shape;
+        self.values[((o * inputs + i) * h + y) * w + x]
+    }
+
+    /// Blocks of channels, with taps each given by its place in the kernel, its phase of the image, of
+    /// `phases` along each axis, and its shift there.
+    fn blocks(&self, phases: usize, taps: &[[[usize; 2]; 3]]) -> Vec<Block> {
+        let [outputs, inputs, ..] = self.shape;
+        (0..outputs)
+            .step_by(BLOCK)
+            .map(|first| {
+                let mut block = Block { bias: [0.0; BLOCK], taps: Vec::new() };
+                let channels = first..outputs.min(first + BLOCK);
+                for o in channels.clone() {
+                    block.bias[o - first] = self.bias[if self.bias.len() == 1 { 0 } else { o }];
+                }
+                for i in 0..inputs {
+                    for &[[y, x], [phase_y, phase_x], [row, column]] in taps {
+                        let mut weights = [0.0; BLOCK];
+                        for o in channels.clone() {
+                            weights[o - first] = self.at(o, i, y, x);
+                        }
+                        if weights.iter().any(|w| *w != 0.0) {
+                            let plane = (i * phases + phase_y) * phases + phase_x;
+                            block.taps.push(Tap { plane, row, column, weights });
+                        }
+                    }
+                }
+                block
+            })
+            .collect()
+    }
+}
+
+impl Convolution {
+    /// The convolution with this stride, of an image to `size` rows and columns.
+    pub(super) fn new(
+        kernel: &Kernel,
+        stride: usize,
+        input: Plane,
+        size: [usize; 2],
+        pool: Pool,
+    ) -> Convolution {
+        let [outputs, _, h, w] = kernel.shape;
+        let tap = |y, x| [[y, x], [y % stride, x % stride], [y / stride, x / stride]];
+        let taps: Vec<_> = (0..h).flat_map(|y| (0..w).map(move |x| tap(y, x))).collect();
+        let output = Plane { channels: outputs, height: size[0], width: size[1] };
+        let phases = vec![kernel.blocks(stride, &taps)];
+        let reach = [(h - 1) / stride, (w - 1) / stride];
+        Convolution {
+            input,
+            output,
+            split: stride,
+            join: 1,
+            size,
+            before: kernel.before,
+            reach,
+            phases: Arc::new(phases),
+            pool,
+        }
+    }
+
+    /// The transpose of the convolution with this stride, to `stride` times as many rows and columns.
+    pub(super) fn transpose(kernel: &Kernel, stride: usize, input: Plane, pool: Pool) -> Convolution {
+        let [outputs, _, h, w] = kernel.shape;
+        // Output row u·y + a takes row y − e of the input through row a + p + u·e of the kernel.
+        let range = |k: usize, p: usize| {
+            (-(((stride - 1 + p) / stride) as isize), ((k - 1 - p.min(k - 1)) / stride) as isize)
+        };
+        let ((first_y, last_y), (first_x, last_x)) = (range(h, kernel.before[0]), range(w, kernel.before[1]));
+        let axis = |a: usize, p: usize, k: usize, first: isize, last: isize| -> Vec<(usize, usize)> {
+            (first..=last)
+                .filter_map(|e| {
+                    let at = (a + p) as isize + stride as isize * e;
+                    usize::try_from(at).ok().filter(|at| *at < k).map(|at| (at, (last - e) as usize))
+                })
+                .collect()
+        };
+        let mut phases = Vec::new();
+        for a in 0..stride {
+            for b in 0..stride {
+                let rows = axis(a, kernel.before[0], h, first_y, last_y);
+                let columns = axis(b, kernel.before[1], w, first_x, last_x);
+                let tap = |(y, row), (x, column)| [[y, x], [0, 0], [row, column]];
+                let taps: Vec<_> =
+                    rows.iter().flat_map(|&r| columns.iter().map(move |&c| tap(r, c))).collect();
+                phases.push(kernel.blocks(1, &taps));
+            }
+        }
+        Convolution {
+            input,
+            output: Plane { channels: outputs, height: input.height * stride, width: input.width * stride },
+            split: 1,
+            join: stride,
+            size: [input.height, input.width],
+            before: [last_y as usize, last_x as usize],
+            reach: [(last_y - first_y) as usize, (last_x - first_x) as usize],
+            phases: Arc::new(phases),
+            pool,
+        }
+    }
+
+    /// Elements from one row of a scratch plane to the next. Without phases, the zeros that follow a row
+    /// are those that precede the next one.
+    fn pitch(&self) -> usize {
+        self.shared(1, self.input.width)
+    }
+
+    /// Rows from one whole image in a scratch plane to the next; as [`Convolution::pitch`].
+    fn image_rows(&self) -> usize {
+        self.shared(0, self.input.height)
+    }
+
+    fn shared(&self, axis: usize, extent: usize) -> usize {
+        let whole = self.size[axis] + self.reach[axis];
+        match self.split {
+            1 => (whole - self.before[axis].min(whole)).max(self.before[axis] + extent.min(whole)),
+            _ => whole,
+        }
+    }
+
+    /// How a batch is cut: images in a strip, and rows, all of them if there are several.
+    fn strips(&self, batch: usize) -> (usize, usize) {
+        let planes = self.input.channels * self.split * self.split
+            + self.phases.iter().map(|blocks| BLOCK * blocks.len()).sum::<usize>();
+        let rows = (STRIP_BYTES / (4 * planes * self.pitch())).max(1);
+        match rows / self.image_rows() {
+            0 => (1, rows.min(self.size[0])),
+            images => (images.min(batch), self.size[0]),
+        }
+    }
+}
+
+/// A part of the work: some rows of one image, or some whole images.
+struct Strip<'a> {
+    image: usize,
+    row: usize,
+    rows: usize,
+    /// For each image and channel, the rows of the output.
+    output: Vec<&'a mut [f32]>,
+}
+
+thread_local! {
+    /// The image with its border, and the output before it is put in place.
+    static SCRATCH: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+}
+
+impl Convolution {
+    fn run(&self, strip: &mut Strip, input: &[f32]) {
+        SCRATCH.with_borrow_mut(|[image, sums]| self.run_in(strip, input, image, sums));
+    }
+
+    fn run_in(&self, strip: &mut Strip, input: &[f32], image: &mut Vec<f32>, sums: &mut Vec<f32>) {
+        let pitch = self.pitch();
+        let channels = self.output.channels;
+        let images = strip.output.len() / channels;
+        let rows = (images - 1) * self.image_rows() + strip.rows;
+        let length = (rows * pitch).next_multiple_of(RUN);
+        let plane = length + self.reach[0] * pitch + self.reach[1];
+        image.resize((self.input.channels * self.split * self.split * plane).max(image.len()), 0.0);
+        self.fill(strip, images, input, image, plane);
+
+        let blocks: usize = self.phases.iter().map(Vec::len).sum();
+        sums.resize((blocks * BLOCK * length).max(sums.len()), 0.0);
+        Arch::new().dispatch(Product { convolution: self, image, plane, sums, length, pitch });
+
+        let [height, width] = self.size;
+        let join = self.join;
+        let mut first = 0;
+        for (phase, blocks) in self.phases.iter().enumerate() {
+            let (a, b) = (phase / join, phase % join);
+            for i in 0..images {
+                for o in 0..channels {
+                    let sums = &sums[(first + o) * length + i * self.image_rows() * pitch..];
+                    let target = &mut strip.output[i * channels + o];
+                    for (sums, target) in sums
+                        .chunks(pitch)
+                        .zip(target.chunks_exact_mut(join * join * width))
+                        .take(strip.rows.min(height))
+                    {
+                        let target = &mut target[a * join * width..][..join * width];
+                        match join {
+                            1 => target.copy_from_slice(&sums[..width]),
+                            2 => {
+                                for (pair, sum) in target.as_chunks_mut::<2>().0.iter_mut().zip(sums) {
+                                    pair[b] = *sum;
+                                }
+                            }
+                            _ => target.iter_mut().skip(b).step_by(join).zip(sums).for_each(|(t, s)| *t = *s),
+                        }
+                    }
+                }
+            }
+            first += blocks.len() * BLOCK;
+        }
+    }
+
+    /// Copies what the strip needs of the image, between zeros.
+    fn fill(&self, strip: &Strip, images: usize, input: &[f32], scratch: &mut [f32], plane: usize) {
+        let Plane { channels, height, width } = self.input;
+        let (pitch, split) = (self.pitch(), self.split);
+        let [above, left] = self.before;
+        for c in 0..channels {
+            for a in 0..split {
+                for b in 0..split {
+                    let scratch = &mut scratch[((c * split + a) * split + b) * plane..][..plane];
+                    let mut rows = scratch.chunks_mut(pitch);
+                    for i in 0..images {
+                        let last = i + 1 == images;
+                        let count = if last { strip.rows + self.reach[0] } else { self.image_rows() };
+                        let input =
+                            &input[((strip.image + i) * channels + c) * height * width..][..height * width];
+                        for (r, target) in rows.by_ref().take(count).enumerate() {
+                            let Some(y) =
+                                (split * (strip.row + r) + a).checked_sub(above).filter(|y| *y < height)
+                            else {
+                                target.fill(0.0);
+                                continue;
+                            };
+                            let source = &input[y * width..][..width];
+                            if split == 1 {
+                                let zeros = left.min(target.len());
+                                target[..zeros].fill(0.0);
+                                let count = width.min(target.len() - zeros);
+                                target[zeros..zeros + count].copy_from_slice(&source[..count]);
+                                target[zeros + count..].fill(0.0);
+                            } else {
+                                // Column split·j + b − left of the image.
+                                let zeros = left.saturating_sub(b).div_ceil(split).min(target.len());
+                                target[..zeros].fill(0.0);
+                                let from = (split * zeros + b).saturating_sub(left);
+                                let source = source.get(from..).unwrap_or_default();
+                                let count = source.len().div_ceil(split).min(target.len() - zeros);
+                                let (values, rest) = target[zeros..].split_at_mut(count);
+                                if let (2, Some(pairs)) = (split, source.get(..2 * count)) {
+                                    for (value, pair) in values.iter_mut().zip(pairs.as_chunks::<2>().0) {
+                                        *value = pair[0];
+                                    }
+                                } else {
+                                    for (value, source) in values.iter_mut().zip(source.iter().step_by(split))
+                                    {
+                                        *value = *source;
+                                    }
+                                }
+                                rest.fill(0.0);
+                            }
+                        }
+                    }
+                    // What the last row's last taps reach.
+                    rows.for_each(|rest| rest.fill(0.0));
+                }
+            }
+        }
+    }
+}
+
+/// All output channels of a strip.
+struct Product<'a> {
+    convolution: &'a Convolution,
+    image: &'a [f32],
+    plane: usize,
+    sums: &'a mut [f32],
+    length: usize,
+    pitch: usize,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        if S::REGISTER_COUNT >= 32 { self.run::<S, WIDE>(simd) } else { self.run::<S, NARROW>(simd) }
+    }
+}
+
+impl Product<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const R: usize>(self, simd: S) {
+        let run = R * S::F32_LANES;
+        for at in (0..self.length).step_by(run) {
+            let image = &self.image[at..];
+            for (block, sums) in
+                self.convolution.phases.iter().flatten().zip(self.sums.chunks_exact_mut(BLOCK * self.length))
+            {
+                let mut acc = [[simd.splat_f32s(0.0); R]; BLOCK];
+                for (acc, bias) in acc.iter_mut().zip(block.bias) {
+                    *acc = [simd.splat_f32s(bias); R];
+                }
+                for tap in &block.taps {
+                    let offset = tap.plane * self.plane + tap.row * self.pitch + tap.column;
+                    let pixels = S::as_simd_f32s(&image[offset..offset + run]).0;
+                    let Some(pixels) = pixels.first_chunk::<R>() else { continue };
+                    for (acc, weight) in acc.iter_mut().zip(tap.weights) {
+                        let weight = simd.splat_f32s(weight);
+                        for (acc, pixels) in acc.iter_mut().zip(pixels) {
+                            *acc = simd.mul_add_f32s(weight, *pixels, *acc);
+                        }
+                    }
+                }
+                for (acc, sums) in acc.iter().zip(sums.chunks_exact_mut(self.length)) {
+                    S::as_mut_simd_f32s(&mut sums[at..at + run]).0.copy_from_slice(acc);
+                }
+            }
+        }
+    }
+}
+
+impl Op for Convolution {
+    fn name(&self) -> StaticName {
+        "Convolution".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Convolution {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let batch = inputs[0].shape()[0];
+        let Plane { channels, height, width } = self.output;
+        let mut image = self.pool.take(&[batch, channels, height, width])?;
+        let output = Arc::get_mut(&mut image).context("memory in use")?;
+        let input = inputs[0].try_as_plain_ram()?;
+        let input = input.as_slice::<f32>()?;
+        let (images, rows) = self.strips(batch);
+        let each = self.size[0].div_ceil(rows);
+        let mut strips: Vec<Strip> = (0..batch.div_ceil(images))
+            .flat_map(|i| (0..each).map(move |s| (i * images, s * rows)))
+            .map(|(image, row)| Strip { image, row, rows: rows.min(self.size[0] - row), output: Vec::new() })
+            .collect();
+        let total = output.len();
+        let mut view = output.try_as_plain_ram_mut()?;
+        let planes = view.as_slice_mut::<f32>()?.chunks_exact_mut(height * width);
+        for (i, plane) in planes.enumerate() {
+            let first = i / channels / images * each;
+            let rows = plane.chunks_mut(rows * self.join * width);
+            for (strip, rows) in strips[first..].iter_mut().zip(rows) {
+                strip.output.push(rows);
+            }
+        }
+        par_chunks_mut(&mut strips, 1, total, |_, strips| {
+            strips.iter_mut().for_each(|strip| self.run(strip, input));
+            Ok(())
+        })?;
+        drop(strips);
+        Ok(tvec!(self.pool.give(image)))
+    }
+}
+
+impl TypedOp for Convolution {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let Plane { channels, height, width } = self.output;
+        let batch = inputs[0].shape[0].clone();
+        Ok(tvec!(f32::fact([batch, channels.to_dim(), height.to_dim(), width.to_dim()])))
+    }
+
+    as_op!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 37 + seed * 11) % 29) as f32 / 8.0 - 1.5).collect()
+    }
+
+    fn run(op: &Convolution, shape: [usize; 4], image: &[f32]) -> Vec<f32> {
+        let input = Tensor::from_shape(&shape, image).unwrap().into_tvalue();
+        let output = op.eval(&EvalContext::out_of_plan(), tvec!(input)).unwrap();
+        output[0].try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec()
+    }
+
+    /// Calls `f` with the indices of an image, an output and a weight, for every product of the convolution.
+    fn products(
+        [n, c, h, w]: [usize; 4],
+        [o, kernel]: [usize; 2],
+        stride: usize,
+        mut f: impl FnMut(usize, usize, usize),
+    ) {
+        let (pad, rows, columns) = (kernel / 2, h / stride, w / stride);
+        for (n, o, y, x) in indices([n, o, rows, columns]) {
+            for (c, i, j, _) in indices([c, kernel, kernel, 1]) {
+                let (row, column) = ((stride * y + i).wrapping_sub(pad), (stride * x + j).wrapping_sub(pad));
+                if row < h && column < w {
+                    let image = ((n * CHANNELS + c) * h + row) * w + column;
+                    f(
+                        image,
+                        ((n * OUTPUTS + o) * rows + y) * columns + x,
+                        ((o * CHANNELS + c) * kernel + i) * kernel + j,
+                    );
+                }
+            }
+        }
+    }
+
+    const CHANNELS: usize = 5;
+    const OUTPUTS: usize = 6;
+
+    fn indices([a, b, c, d]: [usize; 4]) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+        (0..a * b * c * d).map(move |i| (i / (b * c * d), i / (c * d) % b, i / d % c, i % d))
+    }
+
+    /// Sizes below, at and above what a strip and a run hold, and batches that share a strip.
+    const SHAPES: [[usize; 3]; 6] =
+        [[1, 8, 8], [3, 4, 4], [70, 4, 8], [2, 32, 20], [1, 300, 64], [2, 16, 1200]];
+
+    #[test]
+    fn convolutions_are_sums_of_products() {
+        for ([n, h, w], stride, kernel) in cases() {
+            let shape = [n, CHANNELS, h, w];
+            let (image, weights) =
+                (numbers(shape.iter().product(), 1), numbers(OUTPUTS * CHANNELS * kernel * kernel, 2));
+            let bias = numbers(OUTPUTS, 3);
+            let plane = (h / stride) * (w / stride);
+            let mut expected: Vec<f64> =
+                (0..n * OUTPUTS * plane).map(|i| f64::from(bias[i / plane % OUTPUTS])).collect();
+            products(shape, [OUTPUTS, kernel], stride, |x, y, k| {
+                expected[y] += f64::from(image[x]) * f64::from(weights[k])
+            });
+            let kernel = Kernel {
+                shape: [OUTPUTS, CHANNELS, kernel, kernel],
+                values: &weights,
+                before: [kernel / 2; 2],
+                bias: &bias,
+            };
+            let input = Plane { channels: CHANNELS, height: h, width: w };
+            let op = Convolution::new(&kernel, stride, input, [h / stride, w / stride], Pool::default());
+            compare(&run(&op, shape, &image), &expected);
+        }
+    }
+
+    #[test]
+    fn transposes_are_sums_of_products() {
+        for ([n, h, w], stride, kernel) in cases() {
+            // The gradient of a convolution of images [n, CHANNELS, h, w].
+            let size = [h / stride, w / stride];
+            let count = n * OUTPUTS * size[0] * size[1];
+            let (gradient, weights) = (numbers(count, 1), numbers(OUTPUTS * CHANNELS * kernel * kernel, 2));
+            let mut expected = vec![0f64; n * CHANNELS * h * w];
+            products([n, CHANNELS, h, w], [OUTPUTS, kernel], stride, |x, y, k| {
+                expected[x] += f64::from(gradient[y]) * f64::from(weights[k]);
+            });
+            // What it makes comes first in its kernel.
+            let taps = kernel * kernel;
+            let exchanged: Vec<f32> = (0..weights.len())
+                .map(|i| weights[(i / taps % OUTPUTS * CHANNELS + i / taps / OUTPUTS) * taps + i % taps])
+                .collect();
+            let kernel = Kernel {
+                shape: [CHANNELS, OUTPUTS, kernel, kernel],
+                values: &exchanged,
+                before: [kernel / 2; 2],
+                bias: &[0.0],
+            };
+            let op = Convolution::transpose(
+                &kernel,
+                stride,
+                Plane { channels: OUTPUTS, height: size[0], width: size[1] },
+                Pool::default(),
+            );
+            compare(&run(&op, [n, OUTPUTS, size[0], size[1]], &gradient), &expected);
+        }
+    }
+
+    fn cases() -> impl Iterator<Item = ([usize; 3], usize, usize)> {
+        SHAPES
+            .into_iter()
+            .flat_map(|s| [(1, 3), (2, 3), (1, 1), (2, 1), (2, 7), (4, 5)].map(|(stride, k)| (s, stride, k)))
+    }
+
+    fn compare(found: &[f32], expected: &[f64]) {
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            // Multiples of 1/64 below 2048: float32 holds every sum exactly.
+            assert_eq!(f64::from(*found), *expected);
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! Puts the operators of this module in place of tract's where they compute the same: convolutions of
+//! images, and chains of element-wise operations on images with the sums over their planes.
+
+use super::convolution::{Convolution, Kernel, Plane};
+use super::pointwise::{Binary, Instruction, Output, Pointwise, Unary, Value};
+use super::pool::Pool;
+use std::collections::{HashMap, HashSet};
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::array::MultiBroadcastTo;
+use tract_onnx::tract_core::ops::binary::TypedBinOp;
+use tract_onnx::tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
+use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
+use tract_onnx::tract_core::ops::math;
+use tract_onnx::tract_core::ops::nn::{DataFormat, Reduce, Reducer, Sigmoid};
+
+/// Replaces convolutions. The model is as tract read it.
+pub(super) fn convolutions(model: &mut TypedModel, pool: &Pool) -> TractResult<()> {
+    Rewriter::default()
+        .with_rule_for::<Conv>("convolution", |pool: &Pool, model, node, _, op| {
+            if op.group != 1 || op.q_params.is_some() || op.kernel_fmt != KernelFormat::OIHW {
+                return Ok(None);
+            }
+            replace(model, node, &op.pool_spec, |kernel, stride, input, size| {
+                Some(Convolution::new(kernel, stride, input, size, pool.clone()))
+            })
+        })
+        .with_rule_for::<Deconv>("transpose", |pool: &Pool, model, node, _, op| {
+            if op.group != 1 || op.kernel_format != KernelFormat::OIHW {
+                return Ok(None);
+            }
+            replace(model, node, &op.pool_spec, |kernel, stride, input, size| {
+                let grows = size == [input.height * stride, input.width * stride];
+                let reaches = (0..2).all(|axis| kernel.before[axis] < kernel.shape[2 + axis]);
+                (grows && reaches).then(|| Convolution::transpose(kernel, stride, input, pool.clone()))
+            })
+        })
+        .rewrite(pool, model)
+}
+
+fn replace(
+    model: &TypedModel,
+    node: &TypedNode,
+    spec: &PoolSpec,
+    make: impl Fn(&Kernel, usize, Plane, [usize; 2]) -> Option<Convolution>,
+) -> TractResult<Option<TypedModelPatch>> {
+    let facts = model.node_input_facts(node.id)?;
+    let (Some(input), Some(output)) = (image_shape(facts[0]), image_shape(&node.outputs[0].fact)) else {
+        return Ok(None);
+    };
+    let (Some(kernel), Some(bias)) = (&facts[1].konst, &facts[2].konst) else { return Ok(None) };
+    let strides = spec.strides();
+    let PaddingSpec::Explicit(before, _) = &spec.padding else { return Ok(None) };
+    let (&[o, i, h, w], &[stride, other]) = (kernel.shape(), &*strides) else { return Ok(None) };
+    let plain = spec.data_format == DataFormat::NCHW
+        && spec.dilations().iter().all(|d| *d == 1)
+        && stride == other
+        && i == input[1]
+        && kernel.datum_type() == f32::datum_type()
+        && bias.datum_type() == f32::datum_type()
+        && (bias.len() == 1 || bias.len() == o);
+    if !plain {
+        return Ok(None);
+    }
+    let values = kernel.try_as_plain_ram()?;
+    let bias = bias.try_as_plain_ram()?;
+    let kernel = Kernel {
+        shape: [o, i, h, w],
+        values: values.as_slice()?,
+        before: [before[0], before[1]],
+        bias: bias.as_slice()?,
+    };
+    let plane = Plane { channels: i, height: input[2], width: input[3] };
+    let Some(op) = make(&kernel, stride, plane, [output[2], output[3]]) else { return Ok(None) };
+    TypedModelPatch::replace_single_op(model, node, &node.inputs[..1], op).map(Some)
+}
+
+/// `[N,C,H,W]` of images in float32.
+fn image_shape(fact: &TypedFact) -> Option<[usize; 4]> {
+    (fact.datum_type == f32::datum_type()).then_some(())?;
+    fact.shape.as_concrete()?.try_into().ok()
+}
+
+/// As [`image_shape`], of planes of more than one pixel.
+fn wide_shape(model: &TypedModel, outlet: OutletId) -> Option<[usize; 4]> {
+    image_shape(model.outlet_fact(outlet).ok()?).filter(|[_, _, h, w]| h * w > 1)
+}
+
+/// What a node does to each element.
+#[derive(Clone, Copy)]
+enum Function {
+    Unary(Unary),
+    Binary(Binary),
+}
+
+/// The function, if the node is element-wise on images of the shape of its result, and on values that
+/// are the same all over a plane.
+fn function(model: &TypedModel, node: &TypedNode) -> Option<Function> {
+    let shape = wide_shape(model, node.id.into())?;
+    let function = if let Some(op) = node.op_as::<TypedBinOp>() {
+        (op.1.is_none()).then_some(())?;
+        Function::Binary(if op.0.is::<math::Add>() {
+            Binary::Add
+        } else if op.0.is::<math::Sub>() {
+            Binary::Subtract
+        } else if op.0.is::<math::Mul>() {
+            Binary::Multiply
+        } else if op.0.is::<math::Div>() {
+            Binary::Divide
+        } else if op.0.is::<math::Max>() {
+            Binary::Maximum
+        } else {
+            return None;
+        })
+    } else if let Some(op) = node.op_as::<ElementWiseOp>() {
+        (op.1.is_none()).then_some(())?;
+        Function::Unary(if op.0.is::<math::Erf>() {
+            Unary::Erf
+        } else if op.0.is::<math::Exp>() {
+            Unary::Exp
+        } else if op.0.is::<Sigmoid>() {
+            Unary::Sigmoid
+        } else if op.0.is::<math::Sqrt>() {
+            Unary::Sqrt
+        } else if op.0.is::<math::Rsqrt>() {
+            Unary::Rsqrt
+        } else if op.0.is::<math::Recip>() {
+            Unary::Reciprocal
+        } else if op.0.is::<math::Square>() {
+            Unary::Square
+        } else if op.0.is::<math::Neg>() {
+            Unary::Negative
+        } else {
+            return None;
+        })
+    } else if node.op_is::<MultiBroadcastTo>() {
+        Function::Unary(Unary::Copy)
+    } else {
+        return None;
+    };
+    let suits = |outlet: &OutletId| {
+        let fact = model.outlet_fact(*outlet).ok()?;
+        let given = image_shape(fact)?;
+        let plane = given[2..] == [1, 1] && (0..2).all(|axis| given[axis] == 1 || given[axis] == shape[axis]);
+        Some(given == shape || plane)
+    };
+    node.inputs.iter().all(|input| suits(input) == Some(true)).then_some(function)
+}
+
+/// A sum over planes, if the node is one.
+fn sum(model: &TypedModel, node: &TypedNode) -> Option<fn(Value) -> Output> {
+    let op = node.op_as::<Reduce>()?;
+    wide_shape(model, node.inputs[0])?;
+    match (&*op.axes, op.reducer) {
+        ([2, 3], Reducer::Sum) => Some(Output::Sum),
+        ([2, 3], Reducer::MeanOfSquares) => Some(Output::MeanOfSquares),
+        _ => None,
+    }
+}
+
+/// Images that a chain may read: more would have it wait for memory in too many places.
+const MOST_IMAGES: usize = 6;
+
+/// What of a model is computed by [`Pointwise`] operators: nodes whose result is kept, in groups that
+/// are computed together.
+struct Fusion<'a> {
+    model: &'a TypedModel,
+    functions: HashMap<usize, Function>,
+    /// Element-wise nodes whose result is written to memory.
+    kept: HashSet<usize>,
+    groups: Vec<Vec<usize>>,
+    group_of: HashMap<usize, usize>,
+}
+
+/// Fuses chains of element-wise operations. The model is decluttered and its shapes are concrete.
+pub(super) fn chains(model: &TypedModel, pool: &Pool) -> TractResult<TypedModel> {
+    let order = model.eval_order()?;
+    let functions: HashMap<usize, Function> =
+        order.iter().filter_map(|&id| Some((id, function(model, model.node(id))?))).collect();
+    let mut fusion =
+        Fusion { model, functions, kept: HashSet::new(), groups: Vec::new(), group_of: HashMap::new() };
+    fusion.keep(&order)?;
+    fusion.group(&order);
+    Rebuild { fusion: &fusion, pool, new: TypedModel::default(), made: HashMap::new() }.model()
+}
+
+impl Fusion<'_> {
+    /// Decides what is written to memory: what others than chains need, and what several chains need if it
+    /// takes more than one image to compute it again.
+    fn keep(&mut self, order: &[usize]) -> TractResult<()> {
+        let outputs = self.model.output_outlets()?.to_vec();
+        let mut images: HashMap<usize, HashSet<OutletId>> = HashMap::new();
+        for &id in order {
+            if !self.functions.contains_key(&id) {
+                continue;
+            }
+            let node = self.model.node(id);
+            let mut read = HashSet::new();
+            for input in node.inputs.iter().filter(|input| wide_shape(self.model, **input).is_some()) {
+                match images.get(&input.node) {
+                    Some(images) if !self.kept.contains(&input.node) => read.extend(images),
+                    _ => _ = read.insert(*input),
+                }
+            }
+            let successors = &node.outputs[0].successors;
+            let consumer = |id: usize| {
+                self.functions.contains_key(&id) || sum(self.model, self.model.node(id)).is_some()
+            };
+            let needed = outputs.contains(&id.into()) || successors.iter().any(|s| !consumer(s.node));
+            let shared = successors.len() > 1 && read.len() > 1;
+            if needed || shared || read.len() > MOST_IMAGES {
+                self.kept.insert(id);
+            }
+            images.insert(id, read);
+        }
+        Ok(())
+    }
+
+    /// Inputs of a node that is computed by a chain: images and values of planes that are in memory.
+    fn inputs(&self, id: usize) -> Vec<OutletId> {
+        let mut found = Vec::new();
+        let mut stack: Vec<OutletId> = self.model.node(id).inputs.iter().rev().copied().collect();
+        while let Some(outlet) = stack.pop() {
+            if self.functions.contains_key(&outlet.node) && !self.kept.contains(&outlet.node) {
+                stack.extend(self.model.node(outlet.node).inputs.iter().rev());
+            } else if !found.contains(&outlet) {
+                found.push(outlet);
+            }
+        }
+        found
+    }
+
+    fn shape(&self, id: usize) -> Option<[usize; 4]> {
+        let node = self.model.node(id);
+        wide_shape(self.model, if self.functions.contains_key(&id) { id.into() } else { node.inputs[0] })
+    }
+
+    /// Puts what reads the same images in one group, unless one needs what follows from another.
+    fn group(&mut self, order: &[usize]) {
+        for &id in order {
+            if !self.kept.contains(&id) && sum(self.model, self.model.node(id)).is_none() {
+                continue;
+            }
+            let inputs = self.inputs(id);
+            let shape = self.shape(id);
+            let images: Vec<OutletId> =
+                inputs.iter().copied().filter(|i| wide_shape(self.model, *i).is_some()).collect();
+            let fits = |group: &Vec<usize>| {
+                let theirs: HashSet<OutletId> = group.iter().flat_map(|&m| self.inputs(m)).collect();
+                let shares = images.iter().any(|i| theirs.contains(i) || group.contains(&i.node));
+                let together = images.iter().filter(|i| !theirs.contains(i)).count()
+                    + theirs.iter().filter(|i| wide_shape(self.model, **i).is_some()).count();
+                self.shape(group[0]) == shape
+                    && shares
+                    && together <= MOST_IMAGES
+                    && inputs.iter().all(|i| group.contains(&i.node) || !self.follows(i.node, group))
+            };
+            let found = self.groups.iter().rposition(fits);
+            let group = found.unwrap_or(self.groups.len());
+            if found.is_none() {
+                self.groups.push(Vec::new());
+            }
+            self.groups[group].push(id);
+            self.group_of.insert(id, group);
+        }
+    }
+
+    /// Whether a node needs, directly or not, what the group computes.
+    fn follows(&self, id: usize, group: &[usize]) -> bool {
+        let mut seen = HashSet::new();
+        let mut stack = vec![id];
+        while let Some(id) = stack.pop() {
+            if group.contains(&id) {
+                return true;
+            }
+            if !seen.insert(id) {
+                continue;
+            }
+            stack.extend(self.model.node(id).inputs.iter().map(|i| i.node));
+            // All of a group is computed when the last of its inputs is there.
+            if let Some(&other) = self.group_of.get(&id) {
+                stack.extend(&self.groups[other]);
+            }
+        }
+        false
+    }
+}
+
+/// The model with groups in place of what they compute.
+struct Rebuild<'a> {
+    fusion: &'a Fusion<'a>,
+    pool: &'a Pool,
+    new: TypedModel,
+    made: HashMap<OutletId, OutletId>,
+}
+
+impl Rebuild<'_> {
+    fn model(mut self) -> TractResult<TypedModel> {
+        let model = self.fusion.model;
+        for &input in model.input_outlets()? {
+            let node = model.node(input.node);
+            let made = self.new.add_source(&*node.name, node.outputs[input.slot].fact.clone())?;
+            self.made.insert(input, made);
+        }
+        for id in model.eval_order()? {
+            let folded = self.fusion.functions.contains_key(&id) && !self.fusion.kept.contains(&id);
+            if !folded {
+                self.make(id)?;
+            }
+        }
+        let outputs =
+            model.output_outlets()?.iter().map(|o| self.get(*o)).collect::<TractResult<Vec<_>>>()?;
+        self.new.select_output_outlets(&outputs)?;
+        Ok(self.new)
+    }
+
+    fn get(&mut self, outlet: OutletId) -> TractResult<OutletId> {
+        if !self.made.contains_key(&outlet) {
+            self.make(outlet.node)?;
+        }
+        self.made.get(&outlet).copied().context("a node that makes nothing")
+    }
+
+    fn make(&mut self, id: usize) -> TractResult<()> {
+        let model = self.fusion.model;
+        let node = model.node(id);
+        if self.made.contains_key(&id.into()) {
+            return Ok(());
+        }
+        if let Some(&group) = self.fusion.group_of.get(&id) {
+            return self.make_group(group);
+        }
+        let inputs = node.inputs.iter().map(|i| self.get(*i)).collect::<TractResult<Vec<_>>>()?;
+        let outputs = self.new.wire_node(&*node.name, node.op.clone(), &inputs)?;
+        self.made.extend(outputs.into_iter().enumerate().map(|(slot, o)| (OutletId::new(id, slot), o)));
+        Ok(())
+    }
+
+    fn make_group(&mut self, group: usize) -> TractResult<()> {
+        let fusion = self.fusion;
+        let members = &fusion.groups[group];
+        let mut inputs: Vec<OutletId> = Vec::new();
+        for &member in members {
+            for input in fusion.inputs(member) {
+                if !inputs.contains(&input) && !members.contains(&input.node) {
+                    inputs.push(input);
+                }
+            }
+        }
+        inputs.sort_by_key(|i| wide_shape(fusion.model, *i).is_none());
+        let images = inputs.iter().filter(|i| wide_shape(fusion.model, **i).is_some()).count();
+        let mut program =
+            Program { fusion, inputs: &inputs, images, known: HashMap::new(), instructions: Vec::new() };
+        let mut outputs = Vec::new();
+        for &member in members {
+            let node = fusion.model.node(member);
+            outputs.push(match sum(fusion.model, node) {
+                Some(output) => output(program.value(node.inputs[0])?),
+                None => Output::Image(program.value(member.into())?),
+            });
+        }
+        let instructions = program.instructions;
+        let shape = fusion.shape(members[0]).context("a chain on no images")?;
+        let op = Pointwise::new(shape, images, instructions, outputs, self.pool.clone());
+        let wires = inputs.iter().map(|i| self.get(*i)).collect::<TractResult<Vec<_>>>()?;
+        let name = format!("{}.chain", fusion.model.node(members[0]).name);
+        let made = self.new.wire_node(name, op, &wires)?;
+        self.made.extend(members.iter().zip(made).map(|(member, made)| ((*member).into(), made)));
+        Ok(())
+    }
+}
+
+/// The instructions of a group, as they are collected.
+struct Program<'a> {
+    fusion: &'a Fusion<'a>,
+    inputs: &'a [OutletId],
+    images: usize,
+    known: HashMap<OutletId, Value>,
+    instructions: Vec<Instruction>,
+}
+
+impl Program<'_> {
+    fn value(&mut self, outlet: OutletId) -> TractResult<Value> {
+        if let Some(i) = self.inputs.iter().position(|input| *input == outlet) {
+            return Ok(if i < self.images { Value::Image(i) } else { Value::Plane(i - self.images) });
+        }
+        if let Some(known) = self.known.get(&outlet) {
+            return Ok(*known);
+        }
+        let node = self.fusion.model.node(outlet.node);
+        let operands = node.inputs.iter().map(|i| self.value(*i)).collect::<TractResult<Vec<_>>>()?;
+        let instruction = match (self.fusion.functions.get(&outlet.node), &*operands) {
+            (Some(Function::Unary(f)), [a]) => Instruction::Unary(*f, *a),
+            (Some(Function::Binary(f)), [a, b]) => Instruction::Binary(*f, *a, *b),
+            _ => bail!("{} is not element-wise", node.name),
+        };
+        self.instructions.push(instruction);
+        let value = Value::Result(self.instructions.len() - 1);
+        self.known.insert(outlet, value);
+        Ok(value)
+    }
+}
