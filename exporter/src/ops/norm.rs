@@ -26,7 +26,8 @@ pub fn group_means(g: &mut Graph, x: NodeId, size: usize) -> Result<NodeId> {
     let channels = g.shape(x)[1].fixed().unwrap_or(size);
     let average = membership(g, channels, size, 1.0 / size as f64)?;
     let mean = g.add(Reduce::mean(&[2, 3]), &[x])?;
-    let mean = g.add(Reshape::batch(&[channels]), &[mean])?;
+    let shape = g.shape(mean)[..2].to_vec();
+    let mean = g.add(Reshape { shape }, &[mean])?;
     g.add(Linear { transposed: false }, &[mean, average])
 }
 
@@ -36,9 +37,10 @@ pub fn group_means(g: &mut Graph, x: NodeId, size: usize) -> Result<NodeId> {
 /// As for [`Graph::add`].
 pub fn of_channels(g: &mut Graph, values: NodeId, size: usize) -> Result<NodeId> {
     let channels = g.shape(values)[1].fixed().unwrap_or(1) * size;
+    let shape = vec![g.shape(values)[0], Dim::Fixed(channels), Dim::Fixed(1), Dim::Fixed(1)];
     let spread = membership(g, channels, size, 1.0)?;
     let values = g.add(Linear { transposed: true }, &[values, spread])?;
-    g.add(Reshape::batch(&[channels, 1, 1]), &[values])
+    g.add(Reshape { shape }, &[values])
 }
 
 /// `[N,C,H,W]` less the mean of each group of `size` channels.

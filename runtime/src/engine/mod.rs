@@ -34,7 +34,7 @@ impl EngineKind {
     /// arena it takes a third of this, and a third longer.
     pub(crate) fn bytes_per_pixel(self) -> u64 {
         match self {
-            EngineKind::Tract => 1500,
+            EngineKind::Tract => 1200,
             EngineKind::Ort => 5000,
         }
     }

@@ -408,7 +408,12 @@ impl EvalOp for Convolution {
         let each = self.size[0].div_ceil(rows);
         let mut strips: Vec<Strip> = (0..batch.div_ceil(images))
             .flat_map(|i| (0..each).map(move |s| (i * images, s * rows)))
-            .map(|(image, row)| Strip { image, row, rows: rows.min(self.size[0] - row), output: Vec::new() })
+            .map(|(image, row)| Strip {
+                image,
+                row,
+                rows: rows.min(self.size[0] - row),
+                output: Vec::with_capacity(images * channels),
+            })
             .collect();
         let total = output.len();
         let mut view = output.try_as_plain_ram_mut()?;

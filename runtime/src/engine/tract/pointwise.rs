@@ -143,8 +143,8 @@ impl Pointwise {
 /// One channel of one image.
 struct Plane<'a> {
     index: usize,
-    images: Vec<&'a mut [f32]>,
-    sums: Vec<&'a mut f32>,
+    images: TVec<&'a mut [f32]>,
+    sums: TVec<&'a mut f32>,
 }
 
 /// tract's kernels for the functions that need more than arithmetic.
@@ -213,7 +213,7 @@ impl WithSimd for OnPlane<'_, '_> {
         let size = program.shape[2] * program.shape[3];
         let index = plane.index;
         buffers.resize_with(program.buffers.len().max(buffers.len()), || vec![0.0; PIECE]);
-        let mut sums = vec![0f64; plane.sums.len()];
+        let mut sums: TVec<f64> = tvec![0.0; plane.sums.len()];
         for at in (0..size).step_by(PIECE) {
             let count = PIECE.min(size - at);
             for (instruction, &buffer) in program.instructions.iter().zip(program.buffers.iter()) {
@@ -363,12 +363,11 @@ impl EvalOp for Pointwise {
                 Output::Sum(_) | Output::MeanOfSquares(_) => self.pool.take(&sums),
             })
             .collect::<TractResult<Vec<Arc<Tensor>>>>()?;
-        let mut planes: Vec<Plane> = (0..batch * channels)
-            .map(|index| Plane { index, images: Vec::new(), sums: Vec::new() })
-            .collect();
         let targets =
             outputs.iter_mut().map(|o| Arc::get_mut(o).context("memory in use")?.try_as_plain_ram_mut());
         let mut targets = targets.collect::<TractResult<Vec<_>>>()?;
+        let mut planes: Vec<Plane> =
+            (0..batch * channels).map(|index| Plane { index, images: tvec!(), sums: tvec!() }).collect();
         for (target, output) in targets.iter_mut().zip(self.outputs.iter()) {
             let target = target.as_slice_mut::<f32>()?;
             match output {
