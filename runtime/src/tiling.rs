@@ -21,7 +21,7 @@ pub struct Tiling {
 
 impl Tiling {
     /// Longest side of a tile in pixels, where the caller does not choose.
-    pub const TILE: usize = 384;
+    pub const TILE: usize = 448;
     /// Width in pixels of the band over which tiles are blended, where the caller does not choose.
     pub const OVERLAP: usize = 32;
     /// Images of at most this many pixels are not cut, where the caller does not choose.

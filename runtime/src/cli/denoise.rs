@@ -69,7 +69,7 @@ pub struct Args {
     /// each thread]
     #[arg(long, value_parser = memory, value_name = "SIZE", help_heading = "Resources")]
     memory: Option<u64>,
-    /// Side of the tiles in pixels [default: 256, for images of more than 512×512 pixels, less if
+    /// Side of the tiles in pixels [default: 448, for images of more than 512×512 pixels, less if
     /// --memory is short]
     #[arg(long, value_name = "N", help_heading = "Resources")]
     tile: Option<usize>,

@@ -112,3 +112,29 @@ impl Plan for TractPlan {
 pub(super) fn threads(n: usize) -> String {
     if n == 1 { "1 thread".into() } else { format!("{n} threads") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Whatever works on whole images is an operator of this module, in both graphs of both models.
+    #[test]
+    fn shipped_models_leave_no_image_to_other_operators() {
+        for name in ["photo", "cifar10"] {
+            let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/zoo");
+            let bundle = Bundle::open(&zoo.join(name)).unwrap();
+            for graph in Graph::ALL {
+                let shape = Shape { batch: 2, height: 32, width: 48 };
+                let checked = contract::load(&bundle, graph, shape).unwrap();
+                let plan = prepare(&checked.model, &Pool::default()).unwrap();
+                for node in plan.model().nodes() {
+                    let shape = node.outputs[0].fact.shape.as_concrete();
+                    let image = matches!(shape, Some([2, _, h, w]) if h * w > 1);
+                    let ours = ["Source", "Convolution", "Pointwise"].contains(&&*node.op.name());
+                    assert!(ours || !image, "{name}: {node}");
+                }
+            }
+        }
+    }
+}
