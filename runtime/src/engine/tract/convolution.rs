@@ -145,9 +145,8 @@ impl Convolution {
     pub(super) fn transpose(kernel: &Kernel, stride: usize, input: Plane, pool: Pool) -> Convolution {
         let [outputs, _, h, w] = kernel.shape;
         // Output row u·y + a takes row y − e of the input through row a + p + u·e of the kernel.
-        let range = |k: usize, p: usize| {
-            (-(((stride - 1 + p) / stride) as isize), ((k - 1 - p.min(k - 1)) / stride) as isize)
-        };
+        let range =
+            |k: usize, p: usize| (-(p.div_ceil(stride) as isize), ((k - 1 - p.min(k - 1)) / stride) as isize);
         let ((first_y, last_y), (first_x, last_x)) = (range(h, kernel.before[0]), range(w, kernel.before[1]));
         let axis = |a: usize, p: usize, k: usize, first: isize, last: isize| -> Vec<(usize, usize)> {
             (first..=last)
