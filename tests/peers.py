@@ -205,17 +205,16 @@ def quality(args):
                 clean = np.asarray(Image.open(path).convert("RGB"))
                 noisy_path = noisy_dir / (path.stem + ".png")
                 noisy = np.asarray(Image.open(noisy_path).convert("RGB"))
-                for engine in ["tract", "ort"]:
-                    out = folder / f"{engine}{sigma}"
+                for engine, level in [("tract", str(sigma)), ("ort", str(sigma)), ("tract", "auto")]:
+                    out = folder / f"{engine}-{level}-{sigma}"
                     command = [program(), "denoise", str(noisy_path), "-o", str(out), "--model", str(args.bundle)]
-                    command += ["--sigma", str(sigma), "--engine", engine, "--jobs", str(args.threads)]
+                    command += ["--sigma", level, "--engine", engine, "--jobs", str(args.threads)]
                     start = time.perf_counter()
                     subprocess.run([*command, "--quiet"], check=True)
                     seconds = time.perf_counter() - start
                     result = np.asarray(Image.open(out / noisy_path.name).convert("RGB"))
-                    rows.setdefault(f"gradresnet denoise, {engine}, whole program", []).append(
-                        (psnr(result, clean), seconds)
-                    )
+                    row = rows.setdefault(f"gradresnet denoise --engine {engine} --sigma {level}", [])
+                    row.append((psnr(result, clean), seconds))
                 for name, function in [("BM3D", bm3d), ("non-local means", means)]:
                     start = time.perf_counter()
                     result = function(noisy, sigma)
