@@ -4,6 +4,7 @@ use super::console::{Outcome, line};
 use anyhow::{Result, ensure};
 use gradresnet::{Spec, zoo};
 use gradresnet_models::parameters::parameters;
+use std::path::Path;
 
 /// List the models found here
 #[derive(clap::Args)]
@@ -22,13 +23,14 @@ pub fn list(_: &ModelsArgs) -> Result<Outcome> {
     let found = zoo::list()?;
     let looked = || zoo::places().iter().map(|place| place.display().to_string()).collect::<Vec<_>>();
     ensure!(!found.is_empty(), "no model found in {}", looked().join(", "));
+    let name = |dir: &Path| dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let width = found.iter().map(|(dir, _)| name(dir).chars().count()).max().unwrap_or(0);
     let mut outcome = Outcome::Done;
     for (dir, bundle) in found {
         match bundle {
             Ok(bundle) => {
                 let spec = bundle.spec();
-                let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                line(format_args!("{name:12} {}  {}", summary(spec), dir.display()));
+                line(format_args!("{:width$}  {}  {}", name(&dir), summary(spec), dir.display()));
             }
             Err(error) => {
                 eprintln!("error: {error}");
