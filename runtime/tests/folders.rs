@@ -233,6 +233,35 @@ fn every_input_has_a_line_in_the_report() {
     assert!(lines["in/broken.png"]["error"].is_string() && lines["nowhere"]["error"].is_string());
 }
 
+#[test]
+fn a_report_replaces_nothing_unasked() {
+    let dir = folder("report-kept");
+    save(&part(0), &dir.join("in/a.png"));
+    let image = std::fs::read(dir.join("in/a.png")).unwrap();
+    let run = |extra: &[&str], report: &str| {
+        denoise(&dir, &[&["in", "-o", "out", "--report", report, "--sigma", "20"], extra].concat())
+    };
+    assert!(run(&[], "r.jsonl").status.success());
+    let first = std::fs::read_to_string(dir.join("r.jsonl")).unwrap();
+    let again = run(&[], "r.jsonl");
+    assert!(
+        again.status.code() == Some(1) && stderr(&again).contains("--skip-existing"),
+        "{}",
+        stderr(&again)
+    );
+    assert_eq!(std::fs::read_to_string(dir.join("r.jsonl")).unwrap(), first);
+    assert!(run(&["--skip-existing"], "r.jsonl").status.success());
+    let both = std::fs::read_to_string(dir.join("r.jsonl")).unwrap();
+    assert!(both.starts_with(&first) && both.lines().count() == 2, "{both}");
+    assert!(run(&["--overwrite"], "r.jsonl").status.success());
+    assert_eq!(report(&dir.join("r.jsonl")).len(), 1);
+    for extra in [&["--overwrite"][..], &["--skip-existing"]] {
+        let named = run(extra, "in/a.png");
+        assert!(named.status.code() == Some(1) && stderr(&named).contains("--report"), "{}", stderr(&named));
+        assert_eq!(std::fs::read(dir.join("in/a.png")).unwrap(), image);
+    }
+}
+
 /// The lines of a report.
 fn report(path: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(path).unwrap();

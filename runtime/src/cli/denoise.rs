@@ -203,8 +203,22 @@ struct Report {
 }
 
 impl Report {
-    fn create(path: &Path) -> Result<Report> {
-        let file = File::create(path).with_context(|| format!("{}: cannot be written", path.display()))?;
+    /// A run that goes on adds to the lines of the one before it; another replaces no file unasked.
+    fn create(path: &Path, existing: &ExistingArgs) -> Result<Report> {
+        let mut options = File::options();
+        if existing.skip_existing {
+            options.append(true).create(true);
+        } else if existing.overwrite {
+            options.write(true).create(true).truncate(true);
+        } else {
+            options.write(true).create_new(true);
+        }
+        let file = options.open(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                anyhow!("{}: exists; --overwrite replaces it, --skip-existing adds to it", path.display())
+            }
+            _ => anyhow!("{}: cannot be written: {error}", path.display()),
+        })?;
         Ok(Report { path: path.to_path_buf(), file: Mutex::new(file) })
     }
 
@@ -258,6 +272,11 @@ const TILES: u64 = 2;
 /// Bytes, where the user does not say.
 const MEMORY_PER_THREAD: u64 = 1 << 30;
 
+/// The file that a path means, whether it is there or not.
+fn canonical(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_path_buf())
+}
+
 pub fn run(args: &Args) -> Result<Outcome> {
     let found = args.inputs.find(args.output.as_deref());
     let console = found.console(args.quiet || args.dry_run);
@@ -276,7 +295,15 @@ pub fn run(args: &Args) -> Result<Outcome> {
         return Ok(console.finish());
     }
     let mut plan = Plan::new(args)?;
-    let report = args.report.as_deref().map(Report::create).transpose()?;
+    if let Some(report) = args.report.as_deref().map(canonical) {
+        let images = jobs.iter().chain(&placed.skipped).flat_map(|job| [&*job.input.path, &*job.output]);
+        ensure!(
+            images.map(canonical).all(|image| image != report),
+            "{}: --report names an image of this run",
+            report.display()
+        );
+    }
+    let report = args.report.as_deref().map(|path| Report::create(path, &args.existing)).transpose()?;
     placed.say(&console);
     if let Some(report) = &report {
         let failures: Vec<&Failure> = found.failures.iter().chain(&placed.failures).collect();

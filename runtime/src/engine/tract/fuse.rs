@@ -159,6 +159,9 @@ fn sum(model: &TypedModel, node: &TypedNode) -> Option<fn(Value) -> Output> {
 
 /// Images that a chain may read: more would have it wait for memory in too many places.
 const MOST_IMAGES: usize = 6;
+/// Operations that a chain may have one behind another: a graph of ours has a dozen, and one that is not ours
+/// must not exhaust the stack.
+const LONGEST: usize = 64;
 
 /// What of a model is computed by [`Pointwise`] operators: nodes whose result is kept, in groups that
 /// are computed together.
@@ -189,6 +192,7 @@ impl Fusion<'_> {
     fn keep(&mut self, order: &[usize]) -> TractResult<()> {
         let outputs = self.model.output_outlets()?.to_vec();
         let mut images: HashMap<usize, HashSet<OutletId>> = HashMap::new();
+        let mut lengths: HashMap<usize, usize> = HashMap::new();
         for &id in order {
             if !self.functions.contains_key(&id) {
                 continue;
@@ -201,16 +205,19 @@ impl Fusion<'_> {
                     _ => _ = read.insert(*input),
                 }
             }
+            let before = node.inputs.iter().filter(|input| !self.kept.contains(&input.node));
+            let length = 1 + before.filter_map(|input| lengths.get(&input.node)).max().unwrap_or(&0);
             let successors = &node.outputs[0].successors;
             let consumer = |id: usize| {
                 self.functions.contains_key(&id) || sum(self.model, self.model.node(id)).is_some()
             };
             let needed = outputs.contains(&id.into()) || successors.iter().any(|s| !consumer(s.node));
             let shared = successors.len() > 1 && read.len() > 1;
-            if needed || shared || read.len() > MOST_IMAGES {
+            if needed || shared || read.len() > MOST_IMAGES || length >= LONGEST {
                 self.kept.insert(id);
             }
             images.insert(id, read);
+            lengths.insert(id, length);
         }
         Ok(())
     }
@@ -218,11 +225,15 @@ impl Fusion<'_> {
     /// Inputs of a node that is computed by a chain: images and values of planes that are in memory.
     fn inputs(&self, id: usize) -> Vec<OutletId> {
         let mut found = Vec::new();
+        let mut seen = HashSet::new();
         let mut stack: Vec<OutletId> = self.model.node(id).inputs.iter().rev().copied().collect();
         while let Some(outlet) = stack.pop() {
+            if !seen.insert(outlet) {
+                continue;
+            }
             if self.functions.contains_key(&outlet.node) && !self.kept.contains(&outlet.node) {
                 stack.extend(self.model.node(outlet.node).inputs.iter().rev());
-            } else if !found.contains(&outlet) {
+            } else {
                 found.push(outlet);
             }
         }
@@ -252,7 +263,11 @@ impl Fusion<'_> {
                 self.shape(group[0]) == shape
                     && shares
                     && together <= MOST_IMAGES
-                    && inputs.iter().all(|i| group.contains(&i.node) || !self.follows(i.node, group))
+                    && inputs.iter().all(|i| {
+                        // An image of the group is at hand piece by piece; a sum only when all is done.
+                        let image = wide_shape(self.model, *i).is_some();
+                        (image && group.contains(&i.node)) || !self.follows(i.node, group)
+                    })
             };
             let found = self.groups.iter().rposition(fits);
             let group = found.unwrap_or(self.groups.len());
@@ -397,5 +412,49 @@ impl Program<'_> {
         let value = Value::Result(self.instructions.len() - 1);
         self.known.insert(outlet, value);
         Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_onnx::tract_core::ops::math::{erf, mul};
+    use tract_onnx::tract_core::ops::nn::sigmoid;
+
+    /// An image through `layers`, compiled and run, against tract's own operators.
+    fn agrees(layers: impl Fn(&mut TypedModel, OutletId) -> TractResult<OutletId>) {
+        let shape = [1, 2, 4, 5];
+        let mut model = TypedModel::default();
+        let x = model.add_source("x", f32::fact(shape)).unwrap();
+        let y = layers(&mut model, x).unwrap();
+        model.select_output_outlets(&[y]).unwrap();
+        let fused = chains(&model, &Pool::default()).unwrap();
+        let image: Vec<f32> = (0..40).map(|i| (i as f32 * 0.7).sin()).collect();
+        let run = |model: TypedModel| {
+            let input = Tensor::from_shape(&shape, &image).unwrap().into_tvalue();
+            model.into_runnable().unwrap().run(tvec![input]).unwrap().remove(0)
+        };
+        let (found, expected) = (run(fused), run(model));
+        // Two ways of computing erf in float32.
+        found.close_enough(&expected, Approximation::Approximate).unwrap();
+    }
+
+    /// What a graph that is not ours may hold: none of it may exhaust the stack or take for ever.
+    #[test]
+    fn long_and_bushy_chains_are_compiled_and_computed() {
+        agrees(|model, x| {
+            (0..20_000).try_fold(x, |x, i| Ok(model.wire_node(format!("s{i}"), sigmoid(), &[x])?[0]))
+        });
+        agrees(|model, x| {
+            (0..48).try_fold(x, |x, i| {
+                let e = model.wire_node(format!("e{i}"), erf(), &[x])?[0];
+                Ok(model.wire_node(format!("m{i}"), mul(), &[e, x])?[0])
+            })
+        });
+        agrees(|model, x| {
+            let sum = Reduce { axes: tvec![2, 3], reducer: Reducer::Sum };
+            let sum = model.wire_node("sum", sum, &[x])?[0];
+            Ok(model.wire_node("m", mul(), &[x, sum])?[0])
+        });
     }
 }
