@@ -16,7 +16,7 @@ pub fn colour(x: f32, y: f32, _: &mut ChaCha8Rng) -> Vector3<f32> {
 }
 
 fn sky(x: f32, y: f32) -> Vector3<f32> {
-    let base = mix(rgb(0.13, 0.28, 0.58), rgb(0.90, 0.66, 0.44), (y / 0.5).powf(1.6));
+    let base = mix(rgb(0.13, 0.28, 0.58), rgb(0.90, 0.66, 0.44), (y.max(0.0) / 0.5).powf(1.6));
     let distance = ((x - SUN.0).powi(2) + (y - SUN.1).powi(2)).sqrt();
     let base = base + rgb(1.0, 0.62, 0.28) * 0.55 * (-distance * 4.5).exp();
     // Clouds stretch with the distance to the horizon.
