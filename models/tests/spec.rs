@@ -58,6 +58,15 @@ fn drunet() -> DruNet {
     DruNet { width: 64, blocks: 4, noise_map: true }
 }
 
+/// The spec with this change breaks a rule about the field `expected`.
+fn is_refused(rule: usize, expected: &str, change: impl Fn(&mut Spec)) {
+    let mut spec = spec();
+    change(&mut spec);
+    let error = spec.validate().expect_err(&format!("rule {rule}, `{expected}`"));
+    let ErrorKind::Field { field, .. } = error.kind() else { panic!("rule {rule}: {error}") };
+    assert_eq!(*field, expected, "rule {rule}: {error}");
+}
+
 #[test]
 fn every_rule_names_its_field() {
     let rules: &[(&str, Change)] = &[
@@ -100,11 +109,7 @@ fn every_rule_names_its_field() {
     ];
     spec().validate().unwrap();
     for (i, (expected, change)) in rules.iter().enumerate() {
-        let mut spec = spec();
-        change(&mut spec);
-        let error = spec.validate().expect_err(&format!("rule {i}, `{expected}`"));
-        let ErrorKind::Field { field, .. } = error.kind() else { panic!("rule {i}: {error}") };
-        assert_eq!(field, expected, "rule {i}: {error}");
+        is_refused(i, expected, change);
     }
 }
 
@@ -252,11 +257,7 @@ fn rules_of_the_other_families_name_their_field() {
         ("architecture.blocks", Box::new(|s| s.architecture = DruNet { blocks: 0, ..drunet() }.into())),
     ];
     for (i, (expected, change)) in rules.iter().enumerate() {
-        let mut spec = spec();
-        change(&mut spec);
-        let error = spec.validate().expect_err(&format!("rule {i}, `{expected}`"));
-        let ErrorKind::Field { field, .. } = error.kind() else { panic!("rule {i}: {error}") };
-        assert_eq!(field, expected, "rule {i}: {error}");
+        is_refused(i, expected, change);
     }
 }
 
