@@ -90,6 +90,9 @@ pub struct Denoising {
     pub schedule: Vec<Change>,
     /// Noise levels in 8-bit units, `[min, max]`.
     pub sigma: NoiseLevel,
+    /// Factor of this term in the loss; 1 is eq. 13.
+    #[serde(default = "unit")]
+    pub weight: f64,
     /// The loss of an image is weighted by σ^p/E[σ^p] with this p. 0 is eq. 13; 2 is the squared error
     /// of the denoised image.
     #[serde(default)]
@@ -112,12 +115,12 @@ pub enum Target {
     Both,
 }
 
-/// Another shape of the batches, from some epoch on.
+/// Another shape of the batches, from some step on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
-    /// Epochs of the classification objective after which it applies.
-    pub from_epoch: u64,
+    /// Steps after which it applies.
+    pub from_step: u64,
     /// Images in a batch.
     pub batch: usize,
     /// Side of the crops, in pixels.
@@ -172,6 +175,10 @@ pub struct Jem {
     /// Probability that a sample starts again from uniform noise when it is used.
     #[serde(default = "reinit")]
     pub reinit: f64,
+}
+
+fn unit() -> f64 {
+    1.0
 }
 
 fn buffer() -> usize {
@@ -280,19 +287,19 @@ impl Config {
             )?;
             require((0.0..=4.0).contains(&d.weight_power), "denoising.weight_power", "must be 0 to 4")?;
             require(
-                d.schedule.is_empty() || self.classification.is_some(),
-                "denoising.schedule",
-                "needs [classification], on which epochs are counted",
+                d.weight > 0.0 && d.weight <= 1e4,
+                "denoising.weight",
+                "must be above 0 and at most 10000",
             )?;
             let mut after = 0;
             for (i, change) in d.schedule.iter().enumerate() {
                 let name = format!("denoising.schedule.{i}");
                 require(
-                    (after + 1..=1 << 20).contains(&change.from_epoch),
-                    format!("{name}.from_epoch"),
-                    format!("must be above {after} and at most 1048576"),
+                    change.from_step > after,
+                    format!("{name}.from_step"),
+                    format!("must be above {after}"),
                 )?;
-                after = change.from_epoch;
+                after = change.from_step;
                 self.validate_shape(&name, change.batch, change.size)?;
             }
         }
@@ -392,12 +399,13 @@ scale = 4.0
 batch = 2
 size = 8
 sigma = [1, 70]
+weight = 2.0
 weight_power = 1.0
 target = "both"
 augment = { flip = true, turn = true, padding = 0 }
 schedule = [
-  { from_epoch = 1, batch = 2, size = 4 },
-  { from_epoch = 2, batch = 1, size = 8 },
+  { from_step = 1, batch = 2, size = 4 },
+  { from_step = 2, batch = 1, size = 8 },
 ]
 [classification]
 batch = 2
@@ -463,6 +471,7 @@ weight_decay = 0.0
         ("sigma = [1, 70]", "sigma = [70, 1]", "0 ≤ min ≤ max ≤ 10000"),
         ("sigma = [1, 70]", "sigma = [0, 0]", "max must be above 0"),
         ("sigma = [1, 70]", "sigma = [1, 70, 100]", "must be [min, max]"),
+        ("weight = 2.0", "weight = 0.0", "must be above 0 and at most 10000"),
         ("weight_power = 1.0", "weight_power = 9.0", "must be 0 to 4"),
         (
             "augment = { flip = true, turn = true, padding = 0 }",
@@ -477,19 +486,19 @@ weight_decay = 0.0
         ),
         ("mix = true", "mix = \"mixup\"", "expected a boolean"),
         (
-            "  { from_epoch = 2, batch = 1, size = 8 },",
-            "  { from_epoch = 1, batch = 1, size = 8 },",
+            "  { from_step = 2, batch = 1, size = 8 },",
+            "  { from_step = 1, batch = 1, size = 8 },",
             "must be above 1",
         ),
         (
-            "  { from_epoch = 2, batch = 1, size = 8 },",
-            "  { from_epoch = 2, batch = 0, size = 8 },",
+            "  { from_step = 2, batch = 1, size = 8 },",
+            "  { from_step = 2, batch = 0, size = 8 },",
             "1 to 65536",
         ),
         (
-            "  { from_epoch = 1, batch = 2, size = 4 },",
-            "  { epoch = 1 },",
-            "expected one of `from_epoch`, `batch`, `size`",
+            "  { from_step = 1, batch = 2, size = 4 },",
+            "  { from_epoch = 1 },",
+            "expected one of `from_step`, `batch`, `size`",
         ),
         ("sigma = [0, 20]", "sigma = [0, inf]", "0 ≤ min ≤ max ≤ 10000"),
         ("buffer = 100", "buffer = 2000000", "must be 1 to 1398101 at this size"),

@@ -87,9 +87,9 @@ pub struct Run {
 /// What one step found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// The sum of the terms.
+    /// The sum of the terms, each with its factor.
     pub loss: f64,
-    /// The terms of the loss by name.
+    /// The terms of the loss by name, without their factors.
     pub terms: Vec<(&'static str, f64)>,
     /// Images that it took, over all terms.
     pub images: usize,
@@ -112,7 +112,7 @@ impl Run {
         let net = net.convolve_in(config.precision.kind());
         let (train, held_out) = images.hold_out(config.held_out);
         let train = Arc::new(train);
-        if let Some(plan) = denoising_plan(&config, train.len()) {
+        if let Some(plan) = denoising_plan(&config) {
             let batch = Loader::start(train.clone(), plan, 0, 1).next_batch()?.to_device(place.device);
             objective::initialise_gain(&net, &batch, INITIAL_SCORE)?;
         }
@@ -192,7 +192,7 @@ impl Run {
     ) -> Run {
         let loader = |plan| Loader::start(train.clone(), plan, state.step, place.loader_threads);
         Run {
-            denoising: denoising_plan(&config, train.len()).map(loader),
+            denoising: denoising_plan(&config).map(loader),
             classification: classification_plan(&config).map(loader),
             jem: jem_plan(&config).map(loader).zip(replay),
             cpu_start: cpu_seconds(),
@@ -222,12 +222,13 @@ impl Run {
         self.average.as_ref().unwrap_or(&self.net)
     }
 
-    /// One step of the optimiser on the sum of the objectives (eq. 13).
+    /// One step of the optimiser on the weighted sum of the objectives (eq. 13).
     ///
     /// # Errors
     /// If an image cannot be read, or if the loss is not finite; the parameters are unchanged then.
     pub fn step(&mut self) -> Result<Step> {
         let (device, step) = (self.place.device, self.state.step);
+        // Name, factor, value.
         let mut terms = Vec::new();
         let mut images = 0;
         let mut next = |loader: &mut Loader| {
@@ -236,17 +237,18 @@ impl Run {
             anyhow::Ok(batch)
         };
         if let (Some(loader), Some(config)) = (&mut self.denoising, &self.config.denoising) {
-            terms.push(("denoising", objective::denoising(&self.net, &next(loader)?, config)?));
+            let term = objective::denoising(&self.net, &next(loader)?, config)?;
+            terms.push(("denoising", config.weight, term));
         }
         if let Some(loader) = &mut self.classification {
-            terms.push(("classification", objective::classification(&self.net, &next(loader)?)?));
+            terms.push(("classification", 1.0, objective::classification(&self.net, &next(loader)?)?));
         }
         if let Some((loader, replay)) = &mut self.jem {
             let samples =
                 replay.sample(step, |image| objective::log_p(&self.net, image, Phase::Evaluation))?;
-            terms.push(("jem", objective::likelihood(&self.net, &next(loader)?, &samples)?));
+            terms.push(("jem", 1.0, objective::likelihood(&self.net, &next(loader)?, &samples)?));
         }
-        let loss: Tensor = terms.iter().map(|(_, term)| term).sum();
+        let loss: Tensor = terms.iter().map(|(_, factor, term)| term * *factor).sum();
         let value = loss.double_value(&[]);
         ensure!(
             value.is_finite() && value.abs() < DIVERGED,
@@ -269,7 +271,7 @@ impl Run {
             average.move_towards(&self.net, 1.0 - decay);
         }
         self.state.step += 1;
-        let terms = terms.iter().map(|(name, term)| (*name, term.double_value(&[]))).collect();
+        let terms = terms.iter().map(|(name, _, term)| (*name, term.double_value(&[]))).collect();
         Ok(Step { loss: value, terms, images, gradient_norm, rate })
     }
 
@@ -343,13 +345,10 @@ fn fitting_spec(config: &Config, images: &Images, data: &Path) -> Result<Spec> {
     Ok(spec)
 }
 
-/// The two objectives draw different images and noise. `images` is the number of those that are trained on.
-fn denoising_plan(config: &Config, images: usize) -> Option<BatchPlan> {
+/// The two objectives draw different images and noise.
+fn denoising_plan(config: &Config) -> Option<BatchPlan> {
     let d = config.denoising.as_ref()?;
-    let changes = config.classification.iter().flat_map(|c| {
-        let first_step = |epoch: u64| (epoch * images as u64).div_ceil(c.batch as u64);
-        d.schedule.iter().map(move |s| (first_step(s.from_epoch), Shape { batch: s.batch, size: s.size }))
-    });
+    let changes = d.schedule.iter().map(|s| (s.from_step, Shape { batch: s.batch, size: s.size }));
     Some(BatchPlan {
         shapes: Shapes { first: Shape { batch: d.batch, size: d.size }, changes: changes.collect() },
         augment: d.augment,
@@ -390,22 +389,4 @@ fn replay(config: &Config, device: Device) -> Option<Replay> {
 fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Eight images, three a step: epoch 1 begins with image 8, the third of step 2, and epoch 3 with the first
-    /// of step 8. From the first step that shows nothing earlier on, the shape is another.
-    #[test]
-    fn epochs_of_the_schedule_are_those_of_the_classification() {
-        let text = include_str!("../configs/cifar10.toml")
-            .replace("batch = 64", "batch = 3")
-            .replace("[denoising]", "[denoising]\nschedule = [{ from_epoch = 1, batch = 5, size = 8 }, { from_epoch = 3, batch = 4, size = 16 }]");
-        let plan = denoising_plan(&Config::parse(&text).unwrap(), 8).unwrap();
-        assert_eq!(plan.shapes.first, Shape { batch: 16, size: 32 });
-        let expected = [(3, Shape { batch: 5, size: 8 }), (8, Shape { batch: 4, size: 16 })];
-        assert_eq!(plan.shapes.changes, expected);
-    }
 }

@@ -65,7 +65,7 @@ fn classes(dir: &Path) {
     }
 }
 
-/// The same run with a network and batches that take no time. Epochs are of the twelve images here.
+/// The same run with a network and batches that take no time.
 fn shrunk(mut config: Config) -> Config {
     match &mut config.architecture {
         Architecture::GradResNet(a) => a.width = 8,
@@ -75,13 +75,12 @@ fn shrunk(mut config: Config) -> Config {
     }
     config.steps = 3;
     if let Some(c) = &mut config.classification {
-        // An epoch a step.
         (c.batch, c.size) = (12, 32);
     }
     if let Some(d) = &mut config.denoising {
         (d.batch, d.size) = (2, 32);
         for (i, change) in d.schedule.iter_mut().enumerate() {
-            (change.from_epoch, change.batch, change.size) = (1 + i as u64, 1, 16);
+            (change.from_step, change.batch, change.size) = (1 + i as u64, 1, 16);
         }
     }
     if let Some(j) = &mut config.jem {

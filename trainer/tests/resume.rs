@@ -71,8 +71,9 @@ batch = 2
 size = 8
 sigma = [1, 100]
 target = "both"
-# Eight images, three a step: from step 3 on, which is where the run is stopped.
-schedule = [{ from_epoch = 1, batch = 3, size = 4 }]
+weight = 3.0
+# From where the run is stopped.
+schedule = [{ from_step = 3, batch = 3, size = 4 }]
 
 [classification]
 batch = 3
@@ -180,6 +181,13 @@ fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
         run.checkpoint(&stopped).unwrap();
 
         assert_eq!(found, expected, "{name}");
+        let factor = config.denoising.as_ref().map_or(1.0, |d| d.weight);
+        for step in &expected {
+            let of = |(name, term): &(&str, f64)| if *name == "denoising" { factor * term } else { *term };
+            let sum: f64 = step.terms.iter().map(of).sum();
+            // Rounding of a sum of two or three in float32.
+            assert!((step.loss - sum).abs() < 1e-6 * sum.abs(), "{name}: {step:?}");
+        }
         assert!(expected.iter().any(|s| s.loss != expected[0].loss), "{name}: nothing was trained");
         let read = |dir: &Path| Checkpoint::read(&dir.join(CHECKPOINT)).unwrap();
         let (whole, stopped) = (read(&whole), read(&stopped));

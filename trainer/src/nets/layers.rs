@@ -22,9 +22,9 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// He's normal initialisation for convolutions, unit gains, zero biases, heads of variance 1/K. A
-    /// function of the seed alone.
-    pub(super) fn random(list: Vec<Parameter>, seed: u64, kind: Kind, device: Device) -> Layers {
+    /// Normal convolutions of variance `gain` over their fan-in, unit gains of norms, zero biases, heads of
+    /// variance 1/K. A function of the seed alone.
+    pub(super) fn random(list: Vec<Parameter>, gain: f64, seed: u64, kind: Kind, device: Device) -> Layers {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut normal = |shape: &[usize], variance: f64| -> Tensor {
             let values: Vec<f32> = (0..shape.iter().product())
@@ -42,11 +42,15 @@ impl Layers {
             .map(|p| {
                 let fan_in: usize = p.shape[1..].iter().product();
                 let tensor = match p.kind {
-                    // A shortcut is linear: it keeps variance with gain 1, not He's √2.
-                    ParameterKind::Convolution if p.shape[2] == 1 => normal(&p.shape, 1.0 / fan_in as f64),
-                    ParameterKind::Convolution => normal(&p.shape, 2.0 / fan_in as f64),
-                    // Its stride is its side: a pixel of the output has one tap of each channel.
-                    ParameterKind::TransposedConvolution => normal(&p.shape, 1.0 / p.shape[0] as f64),
+                    // A shortcut is linear: no activation takes half of its variance.
+                    ParameterKind::Convolution if p.shape[2] == 1 => {
+                        normal(&p.shape, gain.min(1.0) / fan_in as f64)
+                    }
+                    ParameterKind::Convolution => normal(&p.shape, gain / fan_in as f64),
+                    // Linear too, and its stride is its side: a pixel of the output has one tap of each channel.
+                    ParameterKind::TransposedConvolution => {
+                        normal(&p.shape, gain.min(1.0) / p.shape[0] as f64)
+                    }
                     ParameterKind::Linear | ParameterKind::Head => normal(&p.shape, 1.0 / fan_in as f64),
                     ParameterKind::Energy => normal(&p.shape, 1.0 / p.len() as f64),
                     ParameterKind::Gain | ParameterKind::RunningVariance => ones(&p.shape),

@@ -10,7 +10,7 @@ mod layers;
 mod norm;
 mod resnet;
 
-use gradresnet_models::{Activation, Architecture, Parameter, Tensors, parameters::parameters};
+use gradresnet_models::{Activation, Architecture, Norm, Parameter, Tensors, parameters::parameters};
 use layers::Layers;
 use tch::{Device, Kind, Tensor};
 
@@ -53,8 +53,9 @@ pub enum Phase {
 }
 
 impl Network {
-    /// A network with random parameters: He's normal initialisation for convolutions, unit gains,
-    /// zero biases, heads of variance 1/K. A function of the seed alone.
+    /// A network with random parameters: He's normal initialisation for convolutions (a smaller one where no norm
+    /// keeps residual blocks from adding up), unit gains, zero biases, heads of variance 1/K. A function of
+    /// the seed alone.
     pub fn random(
         architecture: &Architecture,
         classes: usize,
@@ -62,7 +63,8 @@ impl Network {
         kind: Kind,
         device: Device,
     ) -> Network {
-        let layers = Layers::random(parameters(architecture, classes), seed, kind, device);
+        let gain = convolution_gain(architecture);
+        let layers = Layers::random(parameters(architecture, classes), gain, seed, kind, device);
         Network { architecture: architecture.clone(), layers }
     }
 
@@ -188,6 +190,18 @@ pub fn objective(output: &Output, class_weights: Option<&Tensor>) -> Option<Tens
 /// The gradient of a scalar with respect to `at`.
 pub fn gradient(scalar: &Tensor, at: &Tensor, differentiable: bool) -> Tensor {
     Tensor::run_backward(&[scalar], &[at], differentiable, differentiable).remove(0)
+}
+
+/// What the variance of a new convolution is, times its fan-in: 2 keeps that of a ReLU's input (He et al. 2015).
+/// Without norms every residual block would then double it, so those networks start as their authors' do.
+fn convolution_gain(architecture: &Architecture) -> f64 {
+    match architecture {
+        // Orthogonal, of gain 0.2.
+        Architecture::DruNet(_) => 0.2 * 0.2,
+        // PyTorch's default, uniform in ±1/√fan-in.
+        Architecture::ResNet(a) if a.norm == Norm::None => 1.0 / 3.0,
+        _ => 2.0,
+    }
 }
 
 fn activation(kind: Activation, x: &Tensor) -> Tensor {
