@@ -86,8 +86,13 @@ fn results_do_not_depend_on_the_number_of_threads() {
         // Small tiles, so that one image is spread over the threads.
         let output = denoise(&dir, &["in", "-o", jobs, "--jobs", jobs, "--tile", "32"]);
         assert!(output.status.success(), "{}", stderr(&output));
+        // One image that is not cut, so that its operators are.
+        let alone = format!("alone-{jobs}");
+        let output = denoise(&dir, &["in/0.png", "-o", &alone, "--jobs", jobs]);
+        assert!(output.status.success(), "{}", stderr(&output));
     }
     assert!(contents(&dir.join("1")) == contents(&dir.join("3")));
+    assert!(contents(&dir.join("alone-1")) == contents(&dir.join("alone-3")));
 }
 
 #[test]

@@ -150,6 +150,9 @@ pub struct Classification {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Jem {
+    /// Factor of this term in the loss.
+    #[serde(default = "unit")]
+    pub weight: f64,
     /// Images in a batch, and samples of the model.
     pub batch: usize,
     /// Side of the crops, in pixels.
@@ -279,6 +282,14 @@ impl Config {
                 "must be 0 to 1024, and 0 with resized_crop, which crops otherwise",
             )?;
         }
+        let factors = [
+            ("denoising.weight", self.denoising.as_ref().map(|d| d.weight)),
+            ("jem.weight", self.jem.as_ref().map(|j| j.weight)),
+        ];
+        for (field, factor) in factors {
+            let valid = factor.is_none_or(|w| w > 0.0 && w <= 1e4);
+            require(valid, field, "must be above 0 and at most 10000")?;
+        }
         if let Some(d) = &self.denoising {
             require(
                 d.sigma.max > 0.0,
@@ -286,11 +297,6 @@ impl Config {
                 "there is no noise to remove: max must be above 0",
             )?;
             require((0.0..=4.0).contains(&d.weight_power), "denoising.weight_power", "must be 0 to 4")?;
-            require(
-                d.weight > 0.0 && d.weight <= 1e4,
-                "denoising.weight",
-                "must be above 0 and at most 10000",
-            )?;
             let mut after = 0;
             for (i, change) in d.schedule.iter().enumerate() {
                 let name = format!("denoising.schedule.{i}");
@@ -417,6 +423,7 @@ mix = true
 batch = 2
 size = 8
 sigma = [3.825, 3.825]
+weight = 0.1
 buffer = 100
 steps = 20
 step_size = 1.0
@@ -471,7 +478,7 @@ weight_decay = 0.0
         ("sigma = [1, 70]", "sigma = [70, 1]", "0 ≤ min ≤ max ≤ 10000"),
         ("sigma = [1, 70]", "sigma = [0, 0]", "max must be above 0"),
         ("sigma = [1, 70]", "sigma = [1, 70, 100]", "must be [min, max]"),
-        ("weight = 2.0", "weight = 0.0", "must be above 0 and at most 10000"),
+        ("weight = 2.0", "weight = 0.0", "denoising.weight: must be above 0 and at most 10000"),
         ("weight_power = 1.0", "weight_power = 9.0", "must be 0 to 4"),
         (
             "augment = { flip = true, turn = true, padding = 0 }",
@@ -501,12 +508,13 @@ weight_decay = 0.0
             "expected one of `from_step`, `batch`, `size`",
         ),
         ("sigma = [0, 20]", "sigma = [0, inf]", "0 ≤ min ≤ max ≤ 10000"),
+        ("weight = 0.1", "weight = inf", "jem.weight: must be above 0 and at most 10000"),
         ("buffer = 100", "buffer = 2000000", "must be 1 to 1398101 at this size"),
         ("steps = 20", "steps = 0", "must be 1 to 10000"),
         ("step_size = 1.0", "step_size = -1.0", "above 0 and at most 1000"),
         ("noise = 0.01", "noise = 2.0", "must be 0 to 1"),
         ("reinit = 0.05", "reinit = 1.05", "must be 0 to 1"),
-        ("reinit = 0.05", "rate = 0.05", "expected one of `batch`, `size`, `sigma`, `augment`, `buffer`"),
+        ("reinit = 0.05", "rate = 0.05", "expected one of `weight`, `batch`, `size`, `sigma`, `augment`"),
         ("clip = 1.0", "clip = 0.0", "must be above 0"),
         ("average = 0.9", "average = 1.0", "at least 0 and below 1"),
         ("[optimizer.muon]", "[optimizer.moun]", "unknown field `moun`, expected one of `muon`, `adamw`"),

@@ -118,6 +118,7 @@ mod tests {
 
     fn config() -> Jem {
         Jem {
+            weight: 1.0,
             batch: 3,
             size: 2,
             sigma: [3.0, 3.0].into(),

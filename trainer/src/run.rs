@@ -246,7 +246,8 @@ impl Run {
         if let Some((loader, replay)) = &mut self.jem {
             let samples =
                 replay.sample(step, |image| objective::log_p(&self.net, image, Phase::Evaluation))?;
-            terms.push(("jem", 1.0, objective::likelihood(&self.net, &next(loader)?, &samples)?));
+            let term = objective::likelihood(&self.net, &next(loader)?, &samples)?;
+            terms.push(("jem", self.config.jem.as_ref().map_or(1.0, |j| j.weight), term));
         }
         let loss: Tensor = terms.iter().map(|(_, factor, term)| term * *factor).sum();
         let value = loss.double_value(&[]);

@@ -114,6 +114,7 @@ sigma = [3.825, 3.825]
 batch = 3
 size = 8
 sigma = [3.825, 3.825]
+weight = 0.5
 buffer = 4
 steps = 3
 
@@ -181,9 +182,13 @@ fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
         run.checkpoint(&stopped).unwrap();
 
         assert_eq!(found, expected, "{name}");
-        let factor = config.denoising.as_ref().map_or(1.0, |d| d.weight);
+        let factor = |term: &str| match term {
+            "denoising" => config.denoising.as_ref().map_or(1.0, |d| d.weight),
+            "jem" => config.jem.as_ref().map_or(1.0, |j| j.weight),
+            _ => 1.0,
+        };
         for step in &expected {
-            let of = |(name, term): &(&str, f64)| if *name == "denoising" { factor * term } else { *term };
+            let of = |(name, term): &(&str, f64)| factor(name) * term;
             let sum: f64 = step.terms.iter().map(of).sum();
             // Rounding of a sum of two or three in float32.
             assert!((step.loss - sum).abs() < 1e-6 * sum.abs(), "{name}: {step:?}");

@@ -34,7 +34,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let session = args.model.open("cifar10")?;
+    let session = args.model.open("cifar10", 1)?;
     let spec = session.spec();
     ensure!(!spec.classes.is_empty(), gradresnet::Error::from(ErrorKind::NoClasses(spec.name.clone())));
     let found = args.inputs.find(None);

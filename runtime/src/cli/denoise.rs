@@ -6,7 +6,7 @@ use super::model::{ModelArgs, sigma};
 use super::workers::{self, Budget};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
-use gradresnet::engine::Graph;
+use gradresnet::engine::{EngineKind, Graph};
 use gradresnet::{Encoding, ErrorKind, Format, Picture, Session, Tiling, extensions};
 use ndarray::Array2;
 use serde::Serialize;
@@ -294,7 +294,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         }
         return Ok(console.finish());
     }
-    let mut plan = Plan::new(args)?;
+    let mut plan = Plan::new(args, jobs.len())?;
     if let Some(report) = args.report.as_deref().map(canonical) {
         let images = jobs.iter().chain(&placed.skipped).flat_map(|job| [&*job.input.path, &*job.output]);
         ensure!(
@@ -367,8 +367,13 @@ fn unknown_class(name: &str, classes: &[String]) -> anyhow::Error {
 }
 
 impl Plan {
-    fn new(args: &Args) -> Result<Plan> {
-        let session = args.model.open("photo")?;
+    fn new(args: &Args, images: usize) -> Result<Plan> {
+        // Tiles have threads of their own, as tract knows and ONNX Runtime does not.
+        let threads = match args.model.engine.engine {
+            EngineKind::Tract => args.model.jobs.for_each(images),
+            EngineKind::Ort => 1,
+        };
+        let session = args.model.open("photo", threads)?;
         let spec = session.spec();
         if !Graph::Denoiser.is_of(spec) {
             let (model, graph) = (spec.name.clone(), Graph::Denoiser.name());

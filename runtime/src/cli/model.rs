@@ -19,7 +19,7 @@ pub struct ModelArgs {
 /// How much is done at a time.
 #[derive(clap::Args)]
 pub struct JobsArgs {
-    /// Threads, each with an image or a tile of its own [default: one for each core]
+    /// Threads, each with an image or a tile of its own while there are enough [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
 }
@@ -36,14 +36,14 @@ pub struct EngineArgs {
 }
 
 impl ModelArgs {
-    /// Opens the model, and the threads that everything below runs on.
+    /// Opens the model on an engine with so many threads within a run, and starts those that everything
+    /// below runs on.
     ///
     /// # Errors
     /// If there is no such model, engine or device.
-    pub fn open(&self, default: &str) -> Result<Session> {
+    pub fn open(&self, default: &str, threads: usize) -> Result<Session> {
         let bundle = zoo::find(self.model.as_deref().unwrap_or(default))?;
-        // An image or a tile a thread keeps all cores busy without threads within a run.
-        let engine = engine::open(self.engine.engine, self.engine.device, 1)?;
+        let engine = engine::open(self.engine.engine, self.engine.device, threads)?;
         self.jobs.start()?;
         Ok(Session::new(bundle, engine))
     }
@@ -55,9 +55,17 @@ impl JobsArgs {
     /// # Errors
     /// If the operating system refuses.
     pub fn start(&self) -> Result<()> {
-        let jobs = self.jobs.map_or_else(cores, usize::from);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads());
         pool.build_global().context("the threads cannot be started")
+    }
+
+    /// Threads for each of a number of images.
+    pub fn for_each(&self, images: usize) -> usize {
+        self.threads() / images.max(1)
+    }
+
+    fn threads(&self) -> usize {
+        self.jobs.map_or_else(cores, usize::from)
     }
 }
 

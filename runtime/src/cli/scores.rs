@@ -48,7 +48,7 @@ pub struct NoiseArgs {
 }
 
 pub fn energy(args: &EnergyArgs) -> Result<Outcome> {
-    let session = args.model.open("photo")?;
+    let session = args.model.open("photo", 1)?;
     let spec = session.spec();
     ensure!(spec.architecture.has_energy(), Error::from(ErrorKind::NoEnergy(spec.name.clone())));
     each(&args.inputs, args.json, "energy", |picture| {

@@ -93,8 +93,13 @@ impl Plan for TractPlan {
             .collect::<TractResult<TVec<TValue>>>()
             .map_err(|e| fail(format!("{e:#}")))?;
         self.pool.enter(self.number);
+        // What runs on one of several threads, as tiles do, has none to spare.
+        let executor = match rayon::current_thread_index() {
+            Some(_) => Executor::SingleThread,
+            None => self.executor.clone(),
+        };
         let run = || -> TractResult<Vec<(Vec<usize>, Vec<f32>)>> {
-            multithread_tract_scope(self.executor.clone(), || self.plan.run(values))?
+            multithread_tract_scope(executor, || self.plan.run(values))?
                 .iter()
                 .map(|value| {
                     let view = value.to_plain_array_view::<f32>()?;
