@@ -83,7 +83,7 @@ pub enum ErrorKind {
     #[error("{0}")]
     Image(#[from] image::ImageError),
     /// An image is larger than accepted.
-    #[error("{height}×{width} pixels, and at most {limit} pixels are accepted{cure}")]
+    #[error("{width}×{height} pixels, and at most {limit} pixels are accepted{cure}")]
     TooLarge {
         /// Rows.
         height: usize,

@@ -11,7 +11,7 @@ use ndarray::ArrayView3;
 pub fn psnr(image: ArrayView3<f32>, reference: ArrayView3<f32>) -> Result<f64> {
     if image.dim() != reference.dim() {
         let ((_, h, w), (_, rh, rw)) = (image.dim(), reference.dim());
-        let reason = format!("{h}×{w} pixels, and the reference has {rh}×{rw}");
+        let reason = format!("{w}×{h} pixels, and the reference has {rw}×{rh}");
         return Err(ErrorKind::Input(reason).into());
     }
     let sum: f64 = image.iter().zip(reference).map(|(&a, &b)| f64::from(a - b).powi(2)).sum();

@@ -350,6 +350,8 @@ fn a_comparison_shows_what_was_taken_away() {
     // Nothing was taken away.
     assert_eq!(strip.get_pixel(2 * 68 + 30, 20).0, [128; 3]);
     assert_eq!(run(&["a.png", "a.png", "-o", "strip.png"]).status.code(), Some(1));
+    assert_eq!(run(&["a.png", "a.png", "-o", "strip.jpg"]).status.code(), Some(1));
+    assert!(!dir.join("strip.jpg").exists());
 }
 
 #[test]

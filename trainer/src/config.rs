@@ -301,9 +301,9 @@ impl Config {
             for (i, change) in d.schedule.iter().enumerate() {
                 let name = format!("denoising.schedule.{i}");
                 require(
-                    change.from_step > after,
+                    (after + 1..self.steps).contains(&change.from_step),
                     format!("{name}.from_step"),
-                    format!("must be above {after}"),
+                    format!("must be above {after} and below steps, which is {}", self.steps),
                 )?;
                 after = change.from_step;
                 self.validate_shape(&name, change.batch, change.size)?;

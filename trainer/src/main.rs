@@ -259,8 +259,8 @@ fn record(args: &Eval, name: &str, evaluation: &Evaluation) -> Result<()> {
         data: name.to_string(),
         metric: metric.to_string(),
         sigma,
-        // Rounded down: never better than measured.
-        value: (value * 1e4).floor() / 1e4,
+        // Rounded down: never better than measured. What is added keeps a decimal fraction from losing a digit.
+        value: (value * 1e4 + 1e-6).floor() / 1e4,
         command: command.clone(),
     };
     spec.metrics.extend(evaluation.accuracy.map(|a| figure("accuracy", None, a)));

@@ -73,7 +73,7 @@ fn shrunk(mut config: Config) -> Config {
         Architecture::DnCnn(a) => (a.depth, a.width) = (4, 8),
         Architecture::DruNet(a) => (a.width, a.blocks) = (2, 1),
     }
-    config.steps = 3;
+    config.steps = 4;
     if let Some(c) = &mut config.classification {
         (c.batch, c.size) = (12, 32);
     }

@@ -1,6 +1,6 @@
 //! `gradresnet classify`
 
-use super::console::{Outcome, about, line};
+use super::console::{Outcome, about, images, line};
 use super::inputs::{Input, InputArgs};
 use super::model::ModelArgs;
 use anyhow::{Result, ensure};
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         }
     }
     if let (Some(size), true) = (spec.image_size, scaled > 0) {
-        console.say(format!("{scaled} images were cut to a square and scaled to {size}×{size} pixels"));
+        console.say(format!("cut to a square and scaled to {size}×{size} pixels: {}", images(scaled)));
     }
     Ok(console.finish())
 }

@@ -24,7 +24,7 @@ pub struct Args {
     noisy: PathBuf,
     /// What was made of it
     denoised: PathBuf,
-    /// The strip
+    /// The strip, a file whose name ends in .png
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// A clean image of the same size
@@ -45,18 +45,23 @@ fn gain(text: &str) -> Result<f32, String> {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
+    ensure!(
+        args.output.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")),
+        "{}: a strip is a PNG file; let its name end in .png",
+        args.output.display()
+    );
     if args.output.exists() && !args.existing.overwrite {
         if args.existing.skip_existing {
             return Ok(Outcome::Done);
         }
-        bail!("{}: exists; use --overwrite to replace it", args.output.display());
+        bail!("{}: exists; --overwrite replaces it, --skip-existing leaves it", args.output.display());
     }
     let noisy = Picture::read(&args.noisy)?.pixels();
     let mut others = Vec::new();
     for path in std::iter::once(&args.denoised).chain(&args.reference) {
         let pixels = Picture::read(path)?.pixels();
         let ((_, h, w), (_, eh, ew)) = (pixels.dim(), noisy.dim());
-        ensure!((h, w) == (eh, ew), "{}: {h}×{w} pixels, and the noisy image has {eh}×{ew}", path.display());
+        ensure!((h, w) == (eh, ew), "{}: {w}×{h} pixels, and the noisy image has {ew}×{eh}", path.display());
         others.push(pixels);
     }
     let difference = (&noisy - &others[0]).mapv(|d| 0.5 + args.gain * d);

@@ -91,6 +91,11 @@ impl Console {
     }
 }
 
+/// So many images, in words.
+pub fn images(count: usize) -> String {
+    if count == 1 { "1 image".into() } else { format!("{count} images") }
+}
+
 /// An error with the file it is about, unless it names it already.
 pub fn about(path: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
     let error = error.into();

@@ -1,6 +1,6 @@
 //! `gradresnet denoise`
 
-use super::console::{Console, Outcome, about, line};
+use super::console::{Console, Outcome, about, images, line};
 use super::inputs::{ExistingArgs, Failure, InputArgs, Job, Placed, Target, place};
 use super::model::{ModelArgs, sigma};
 use super::workers::{self, Budget};
@@ -342,7 +342,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let psnr = psnr.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !psnr.is_empty() {
         let mean = psnr.iter().sum::<f64>() / psnr.len() as f64;
-        console.say(format!("mean PSNR of {} images: {mean:.2} dB", psnr.len()));
+        console.say(format!("mean PSNR of {}: {mean:.2} dB", images(psnr.len())));
     }
     Ok(console.finish())
 }
@@ -367,10 +367,10 @@ fn unknown_class(name: &str, classes: &[String]) -> anyhow::Error {
 }
 
 impl Plan {
-    fn new(args: &Args, images: usize) -> Result<Plan> {
+    fn new(args: &Args, jobs: usize) -> Result<Plan> {
         // Tiles have threads of their own, as tract knows and ONNX Runtime does not.
         let threads = match args.model.engine.engine {
-            EngineKind::Tract => args.model.jobs.for_each(images),
+            EngineKind::Tract => args.model.jobs.within(jobs),
             EngineKind::Ort => 1,
         };
         let session = args.model.open("photo", threads)?;
@@ -429,7 +429,7 @@ impl Plan {
             let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
             found.sort_by(f32::total_cmp);
             if let Some(&median) = found.get(found.len() / 2) {
-                console.say(format!("σ = {median:.1}, the median of {} images", found.len()));
+                console.say(format!("σ = {median:.1}, the median of {}", images(found.len())));
                 self.sigma = Sigma::Given(median);
             }
         }

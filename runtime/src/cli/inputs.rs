@@ -1,7 +1,8 @@
 //! Which files the arguments name, and where their outputs go.
 
 use super::console::Console;
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use gradresnet::extensions;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
@@ -229,6 +230,14 @@ pub struct Placed {
 /// If two inputs have one output, or an output would replace an input that was not meant to be changed:
 /// before anything is written.
 pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Result<Placed> {
+    if let Target::Folder(folder, _) = target {
+        let extension = folder.extension().and_then(|e| e.to_str()).map(str::to_lowercase);
+        ensure!(
+            folder.exists() || extension.is_none_or(|e| !extensions().any(|known| known == e)),
+            "{}: -o names a folder, and this looks like a file; leave its name out, or make the folder first",
+            folder.display()
+        );
+    }
     let sources: HashSet<PathBuf> =
         inputs.iter().filter_map(|input| input.path.canonicalize().ok()).collect();
     let mut taken: HashMap<PathBuf, PathBuf> = HashMap::new();

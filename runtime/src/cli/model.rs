@@ -59,9 +59,9 @@ impl JobsArgs {
         pool.build_global().context("the threads cannot be started")
     }
 
-    /// Threads for each of a number of images.
-    pub fn for_each(&self, images: usize) -> usize {
-        self.threads() / images.max(1)
+    /// Threads within an image: all for a single one. Several share them best with one each.
+    pub fn within(&self, images: usize) -> usize {
+        if images == 1 { self.threads() } else { 1 }
     }
 
     fn threads(&self) -> usize {

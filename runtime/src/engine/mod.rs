@@ -167,7 +167,8 @@ pub trait Plan: Send + Sync {
     fn run(&self, inputs: &Inputs) -> Result<Outputs>;
 }
 
-/// Opens an engine that uses `threads` threads (at least 1) within one run of a plan.
+/// Opens an engine that uses `threads` threads (at least 1) within one run of a plan; tract uses one in a run
+/// that is called on a thread of a rayon pool, whose others have work of their own.
 ///
 /// # Errors
 /// [`ErrorKind::EngineAbsent`] and [`ErrorKind::Device`], with cause and cure. There is no fallback to

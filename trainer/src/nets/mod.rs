@@ -53,8 +53,8 @@ pub enum Phase {
 }
 
 impl Network {
-    /// A network with random parameters: He's normal initialisation for convolutions (a smaller one where no norm
-    /// keeps residual blocks from adding up), unit gains, zero biases, heads of variance 1/K. A function of
+    /// A network with random parameters: He's normal initialisation for convolutions (a smaller one in a DRUNet and in
+    /// a ResNet without norms), unit gains, zero biases, heads of variance 1/K. A function of
     /// the seed alone.
     pub fn random(
         architecture: &Architecture,
@@ -193,7 +193,8 @@ pub fn gradient(scalar: &Tensor, at: &Tensor, differentiable: bool) -> Tensor {
 }
 
 /// What the variance of a new convolution is, times its fan-in: 2 keeps that of a ReLU's input (He et al. 2015).
-/// Without norms every residual block would then double it, so those networks start as their authors' do.
+/// Without norms every residual block would then double it, so a DRUNet and JEM's ResNet start with the
+/// variance that their authors' programs give them.
 fn convolution_gain(architecture: &Architecture) -> f64 {
     match architecture {
         // Orthogonal, of gain 0.2.
@@ -209,5 +210,41 @@ fn activation(kind: Activation, x: &Tensor) -> Tensor {
         Activation::Gelu => x.gelu("none"),
         Activation::Relu => x.relu(),
         Activation::Silu => x.silu(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gradresnet_models::architecture::{DnCnn, DruNet, Energy, ResNet, Stem};
+
+    #[test]
+    fn convolutions_start_with_the_variance_of_their_family() {
+        let resnet = |norm| ResNet {
+            stem: Stem::Cifar,
+            max_pool: false,
+            width: 16,
+            blocks: vec![1, 1],
+            norm,
+            group_size: 8,
+            activation: Activation::Relu,
+            energy: Energy::None,
+            centre: 0.5,
+            scale: 4.0,
+        };
+        let dncnn = DnCnn { depth: 4, width: 16, norm: Norm::None, biases: false };
+        let drunet = DruNet { width: 16, blocks: 1, noise_map: false };
+        for (architecture, name, expected) in [
+            (resnet(Norm::Batch).into(), "stages.0.0.1.conv.weight", 2.0),
+            (resnet(Norm::None).into(), "stages.0.0.1.conv.weight", 1.0 / 3.0),
+            (dncnn.into(), "layers.1.conv.weight", 2.0),
+            (drunet.into(), "down.0.0.conv1.weight", 0.04),
+        ] {
+            let net = Network::random(&architecture, 0, 1, Kind::Double, Device::Cpu);
+            let weight = net.parameter(name).unwrap();
+            let found = weight.square().mean(None::<Kind>).double_value(&[]) * 9.0 * 16.0;
+            // Five standard errors of the variance of a normal variable, 16·16·9 draws.
+            assert!((found / expected - 1.0).abs() < 5.0 * (2.0 / 2304.0f64).sqrt(), "{name}: {found}");
+        }
     }
 }

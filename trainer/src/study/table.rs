@@ -133,7 +133,7 @@ fn measured(dir: &Path) -> Result<Vec<Row>> {
         // Two decimals, rounded down: never better than measured.
         let figure = |scale: f64, wanted: &dyn Fn(&Measurement) -> bool| {
             let metric = spec.metrics.iter().find(|m| m.data == data && wanted(m))?;
-            Some((metric.value * scale * 100.0).floor() / 100.0)
+            Some((metric.value * scale * 100.0 + 1e-6).floor() / 100.0)
         };
         let psnr = |sigma: f64| figure(1.0, &|m| m.metric == "psnr" && m.sigma == Some(sigma));
         Row {
