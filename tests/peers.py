@@ -54,7 +54,7 @@ def network(spec, weights):
     import torch
     import torch.nn.functional as F
 
-    a = spec["architecture"]
+    a = spec["architecture"]["gradresnet"]
     assert (a["block"], a["norm"], a["activation"], a["biases"]) == ("residual", "group", "gelu", False)
     assert (a["stem"], a["side_connections"]) == ("cifar", "stem")
 
