@@ -4,15 +4,19 @@
     pip install torch onnx onnxscript onnxruntime numpy pillow bm3d opencv-python-headless safetensors
     python tests/peers.py speed models/zoo/photo --size 256 --batch 1 --threads 1
     python tests/peers.py quality models/zoo/photo CBSD68 --images 10
+    python tests/peers.py profile models/zoo/photo
 
 `speed`: the same weights as eager PyTorch autograd, through torch.compile, and as make_fx + torch.onnx.export
 in ONNX Runtime, beside `gradresnet bench` on both engines. Each round runs all of them once; the figures are
 medians over rounds, and CPU time over all of a process's threads, which other processes disturb less.
 
 `quality`: dB and seconds of `gradresnet denoise`, BM3D and OpenCV's non-local means on the same 8-bit images.
+
+`profile`: ONNX Runtime's time in the denoiser graph by operator, on one thread.
 """
 
 import argparse
+import collections
 import json
 import os
 import statistics
@@ -225,6 +229,34 @@ def quality(args):
                 print(f"sigma {sigma}: {name:40} {db:6.2f} dB {statistics.median(r[1] for r in row):8.3f} s an image")
 
 
+def profile(args):
+    import numpy as np
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = onnxruntime.InferenceSession(str(args.bundle / "denoiser.onnx"), options)
+        extents = {"batch": 1, "height": args.size, "width": args.size}
+        inputs = {
+            port.name: np.full([extents.get(d, d) for d in port.shape], 0.1, np.float32) for port in session.get_inputs()
+        }
+        for _ in range(args.runs):
+            session.run(None, inputs)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    times, nodes = collections.Counter(), collections.Counter()
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            times[event["args"]["op_name"]] += event["dur"]
+            nodes[event["args"]["op_name"]] += 1
+    total = sum(times.values())
+    print(f"ONNX Runtime {onnxruntime.__version__}, {total / args.runs / 1000:.0f} ms a run")
+    for name, time_of in times.most_common():
+        print(f"{name:20} {100 * time_of / total:5.1f} % {nodes[name] // args.runs:4} nodes")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -244,6 +276,11 @@ def main():
     command.add_argument("--images", type=int, default=68)
     command.add_argument("--sigma", type=int, nargs="+", default=[25])
     command.add_argument("--threads", type=int, default=1)
+    command = commands.add_parser("profile")
+    command.set_defaults(run=profile)
+    command.add_argument("bundle", type=Path)
+    command.add_argument("--size", type=int, default=256)
+    command.add_argument("--runs", type=int, default=12)
     args = parser.parse_args()
     args.run(args)
 
