@@ -499,6 +499,11 @@ weight_decay = 0.0
         ),
         (
             "  { from_step = 2, batch = 1, size = 8 },",
+            "  { from_step = 4, batch = 1, size = 8 },",
+            "below steps, which is 4",
+        ),
+        (
+            "  { from_step = 2, batch = 1, size = 8 },",
             "  { from_step = 2, batch = 0, size = 8 },",
             "1 to 65536",
         ),

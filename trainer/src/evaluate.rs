@@ -30,6 +30,13 @@ pub struct Options {
     pub device: Device,
 }
 
+/// `value` to so many decimals, never better than measured. What is added keeps a decimal fraction, which binary
+/// ones can only approach, from losing a digit.
+pub fn rounded_down(value: f64, decimals: i32) -> f64 {
+    let scale = 10f64.powi(decimals);
+    (value * scale + 1e-6).floor() / scale
+}
+
 /// What was measured, over `images` images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Evaluation {
@@ -202,5 +209,22 @@ fn planes(pixels: &Pixels, size: (usize, usize), padded: (usize, usize), out: &m
                 out.push(f32::from(pixels.rgb[(y * pixels.width + x) * 3 + channel]) / 255.0);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_rounded_down_and_keep_their_digits() {
+        for count in 0..=10_000u32 {
+            // As it is recorded, and as a table shows it.
+            let recorded = rounded_down(f64::from(count) / 1e4, 4);
+            assert_eq!(format!("{recorded:.4}"), format!("{:.4}", f64::from(count) / 1e4));
+            let shown = format!("{:.2}", rounded_down(100.0 * recorded, 2));
+            assert_eq!(shown, format!("{}.{:02}", count / 100, count % 100));
+        }
+        assert_eq!(rounded_down(30.4099, 2), 30.4);
     }
 }

@@ -6,7 +6,7 @@ use gradresnet_models::{Checkpoint, Measurement, checkpoint, staged};
 use gradresnet_train::config::Config;
 use gradresnet_train::data::{Images, Split};
 use gradresnet_train::device::Machine;
-use gradresnet_train::evaluate::{self, Evaluation, Prediction, evaluate};
+use gradresnet_train::evaluate::{self, Evaluation, Prediction, evaluate, rounded_down};
 use gradresnet_train::fit::{fit, summary};
 use gradresnet_train::nets::Network;
 use gradresnet_train::run::{CHECKPOINT, CONFIG, Place, Run};
@@ -259,8 +259,7 @@ fn record(args: &Eval, name: &str, evaluation: &Evaluation) -> Result<()> {
         data: name.to_string(),
         metric: metric.to_string(),
         sigma,
-        // Rounded down: never better than measured. What is added keeps a decimal fraction from losing a digit.
-        value: (value * 1e4 + 1e-6).floor() / 1e4,
+        value: rounded_down(value, 4),
         command: command.clone(),
     };
     spec.metrics.extend(evaluation.accuracy.map(|a| figure("accuracy", None, a)));

@@ -243,11 +243,11 @@ impl Run {
         if let Some(loader) = &mut self.classification {
             terms.push(("classification", 1.0, objective::classification(&self.net, &next(loader)?)?));
         }
-        if let Some((loader, replay)) = &mut self.jem {
+        if let (Some((loader, replay)), Some(config)) = (&mut self.jem, &self.config.jem) {
             let samples =
                 replay.sample(step, |image| objective::log_p(&self.net, image, Phase::Evaluation))?;
             let term = objective::likelihood(&self.net, &next(loader)?, &samples)?;
-            terms.push(("jem", self.config.jem.as_ref().map_or(1.0, |j| j.weight), term));
+            terms.push(("jem", config.weight, term));
         }
         let loss: Tensor = terms.iter().map(|(_, factor, term)| term * *factor).sum();
         let value = loss.double_value(&[]);

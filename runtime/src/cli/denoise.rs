@@ -296,9 +296,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     let mut plan = Plan::new(args, jobs.len())?;
     if let Some(report) = args.report.as_deref().map(canonical) {
-        let images = jobs.iter().chain(&placed.skipped).flat_map(|job| [&*job.input.path, &*job.output]);
+        let paths = jobs.iter().chain(&placed.skipped).flat_map(|job| [&*job.input.path, &*job.output]);
         ensure!(
-            images.map(canonical).all(|image| image != report),
+            paths.map(canonical).all(|image| image != report),
             "{}: --report names an image of this run",
             report.display()
         );

@@ -2,7 +2,6 @@
 
 use super::console::Console;
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
-use gradresnet::extensions;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
@@ -231,9 +230,8 @@ pub struct Placed {
 /// before anything is written.
 pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Result<Placed> {
     if let Target::Folder(folder, _) = target {
-        let extension = folder.extension().and_then(|e| e.to_str()).map(str::to_lowercase);
         ensure!(
-            folder.exists() || extension.is_none_or(|e| !extensions().any(|known| known == e)),
+            folder.exists() || !is_image(folder),
             "{}: -o names a folder, and this looks like a file; leave its name out, or make the folder first",
             folder.display()
         );

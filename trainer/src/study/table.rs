@@ -1,6 +1,7 @@
 //! `table`: runs in the shape of Tables 1, 2 and 3, beside the paper's own figures.
 
 use super::report::Report;
+use crate::evaluate::rounded_down;
 use anyhow::{Result, ensure};
 use gradresnet_models::{Measurement, Spec, Task, checkpoint};
 use serde::{Deserialize, Serialize};
@@ -130,10 +131,9 @@ fn measured(dir: &Path) -> Result<Vec<Row>> {
         Task::Joint => "joint",
     };
     let row = |data: &str| {
-        // Two decimals, rounded down: never better than measured.
         let figure = |scale: f64, wanted: &dyn Fn(&Measurement) -> bool| {
             let metric = spec.metrics.iter().find(|m| m.data == data && wanted(m))?;
-            Some((metric.value * scale * 100.0 + 1e-6).floor() / 100.0)
+            Some(rounded_down(metric.value * scale, 2))
         };
         let psnr = |sigma: f64| figure(1.0, &|m| m.metric == "psnr" && m.sigma == Some(sigma));
         Row {
