@@ -77,12 +77,13 @@ pub fn export(checkpoint: &Checkpoint, target: &Path, options: &Options) -> Resu
         check_gradient(spec, forward, denoiser)?;
     }
 
-    let mut external = External::new();
-    if options.weights == Weights::Shared {
-        let bytes = tensors::serialise(parameters, &BTreeMap::new())?;
-        external = offsets(&bytes)?;
-        dir.write(MODEL, &bytes)?;
-    }
+    // There in any case, so that a bundle is a checkpoint: what trains and measures networks takes both.
+    let bytes = tensors::serialise(parameters, &BTreeMap::new())?;
+    dir.write(MODEL, &bytes)?;
+    let external = match options.weights {
+        Weights::Inline => External::new(),
+        Weights::Shared => offsets(&bytes)?,
+    };
     for (role, graph) in &graphs {
         let entries = metadata(spec, *role);
         let bytes = onnx::serialise(graph, role.name(), options.opset, &external, &entries)?;

@@ -45,9 +45,9 @@ struct Cli {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum WeightsArgument {
-    /// In each graph
+    /// In each graph as well as in model.safetensors
     Inline,
-    /// Once, in model.safetensors, to which both graphs refer
+    /// In model.safetensors alone, to which both graphs refer
     Shared,
 }
 

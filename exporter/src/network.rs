@@ -24,7 +24,7 @@ pub enum Weights {
     /// In each graph, with what follows from them computed in advance.
     #[default]
     Inline,
-    /// Once, in `model.safetensors`, to which both graphs refer.
+    /// In `model.safetensors` alone, to which both graphs refer.
     Shared,
 }
 

@@ -107,12 +107,14 @@ fn a_checkpoint_without_golden_values_gets_the_evaluators() {
     for weights in [Weights::Inline, Weights::Shared] {
         let target = dir.path().join(format!("{weights:?}"));
         let options = Options { weights, ..Options::default() };
-        let report = export(&checkpoint(base(), 3), &target, &options).unwrap();
+        let checkpoint = checkpoint(base(), 3);
+        let report = export(&checkpoint, &target, &options).unwrap();
         assert_eq!(report.golden_source, SOURCE);
         assert!(!report.verified.is_empty());
         let bundle = Bundle::open(&target).unwrap();
         assert_eq!(bundle.golden().unwrap().cases.len(), 2);
-        assert_eq!(target.join("model.safetensors").exists(), weights == Weights::Shared);
+        // A bundle is a checkpoint.
+        assert_eq!(Checkpoint::read(&target).unwrap().parameters, checkpoint.parameters);
     }
 }
 

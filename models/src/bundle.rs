@@ -1,8 +1,8 @@
 //! A bundle: what users deploy.
 //!
-//! A directory with `spec.json`, `forward.onnx`, `denoiser.onnx`, `golden.safetensors` and, when the
-//! graphs share their weights, `model.safetensors`. `spec.json` carries the SHA-256 of every other
-//! file. Nothing outside the directory is ever read.
+//! A directory with `spec.json`, `forward.onnx`, `denoiser.onnx`, `golden.safetensors` and
+//! `model.safetensors`: a checkpoint and its graphs, which may refer to the parameters in the last file.
+//! `spec.json` carries the SHA-256 of every other file. Nothing outside the directory is ever read.
 
 use crate::checkpoint::{GOLDEN, MODEL, SPEC};
 use crate::error::{At, ErrorKind, Result};

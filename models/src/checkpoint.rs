@@ -15,7 +15,7 @@ use std::path::Path;
 
 /// Name of the spec in a checkpoint and in a bundle.
 pub const SPEC: &str = "spec.json";
-/// Name of the parameters in a checkpoint and, with shared weights, in a bundle.
+/// Name of the parameters in a checkpoint and in a bundle.
 pub const MODEL: &str = "model.safetensors";
 /// Name of the golden values in a checkpoint and in a bundle.
 pub const GOLDEN: &str = "golden.safetensors";

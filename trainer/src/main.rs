@@ -26,6 +26,7 @@ use tch::{Device, Kind};
 Examples:
   gradresnet-train fit --config trainer/configs/photo.toml --data photographs/ -o runs/photo
   gradresnet-train resume runs/photo
+  gradresnet-train fit --config longer.toml --data photographs/ --from models/zoo/photo -o runs/longer
   gradresnet-train eval runs/photo/checkpoint --data test-images/ --sigma 15,25,50
   gradresnet-export runs/photo/checkpoint -o photo      (makes the bundle that `gradresnet` runs)
 
@@ -39,7 +40,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a network from random weights
+    /// Train a network, from random weights or from those of a checkpoint or bundle
     Fit(Fit),
     /// Go on with a run that was stopped or cut off, exactly as if it had not been
     Resume(Resume),
@@ -67,6 +68,9 @@ struct Fit {
     /// Folder of the run, made if missing: config, metrics and checkpoint
     #[arg(short, long)]
     output: PathBuf,
+    /// Go on from this checkpoint or bundle, at its step: for longer training, or for another folder of images
+    #[arg(long, value_name = "CHECKPOINT")]
+    from: Option<PathBuf>,
     #[command(flatten)]
     machine: Machine,
 }
@@ -167,12 +171,20 @@ fn start(args: Fit) -> Result<()> {
     );
     let device = args.machine.prepare();
     let place = Place { data: args.data.clone(), device, loader_threads: loader_threads(device) };
-    let command = format!(
+    let mut command = format!(
         "gradresnet-train fit --config {} --data {}",
         portable(&args.config).display(),
         portable(&args.data).display()
     );
-    let mut run = Run::start(config, place, command)?;
+    let mut run = match &args.from {
+        Some(path) => {
+            command += &format!(" --from {}", portable(path).display());
+            let checkpoint = Checkpoint::read(path)?;
+            let run = Run::start(config, place, command, Some(&checkpoint));
+            run.with_context(|| format!("cannot go on from {}", path.display()))?
+        }
+        None => Run::start(config, place, command, None)?,
+    };
     std::fs::create_dir_all(&args.output)
         .with_context(|| format!("{}: cannot be made", args.output.display()))?;
     let text = std::fs::read(&args.config).with_context(|| args.config.display().to_string())?;

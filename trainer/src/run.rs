@@ -59,6 +59,9 @@ pub struct State {
     pub step: u64,
     /// Training images, as given at the start.
     pub data: PathBuf,
+    /// The step that it began at, with a new optimiser: 0, or that of the checkpoint it began from.
+    #[serde(default)]
+    pub first_step: u64,
     /// CPU time so far, in seconds.
     pub cpu_seconds: f64,
     /// The command that started the run.
@@ -100,26 +103,48 @@ pub struct Step {
 }
 
 impl Run {
-    /// Starts a run from random parameters.
+    /// Starts a run from random parameters, or from those of a checkpoint. From a checkpoint it goes on
+    /// at its step and its CPU time, with the batches and the learning rates that the config has from there on;
+    /// what is new is the optimiser, so the warm-up is done again.
     ///
     /// # Errors
-    /// If the data does not fit the config.
-    pub fn start(config: Config, place: Place, command: String) -> Result<Run> {
+    /// If the data or the checkpoint does not fit the config, or the checkpoint is past its last step.
+    pub fn start(config: Config, place: Place, command: String, from: Option<&Checkpoint>) -> Result<Run> {
         let images = Images::open(&place.data, Split::Train)?;
         let spec = fitting_spec(&config, &images, &place.data)?;
-        let net =
-            Network::random(&spec.architecture, spec.classes.len(), config.seed, Kind::Float, place.device);
-        let net = net.convolve_in(config.precision.kind());
         let (train, held_out) = images.hold_out(config.held_out);
         let train = Arc::new(train);
-        if let Some(plan) = denoising_plan(&config) {
-            let batch = Loader::start(train.clone(), plan, 0, 1).next_batch()?.to_device(place.device);
-            objective::initialise_gain(&net, &batch, INITIAL_SCORE)?;
-        }
+        let mut state = State { step: 0, data: place.data.clone(), first_step: 0, cpu_seconds: 0.0, command };
+        let net = match from {
+            Some(checkpoint) => {
+                if let Some(provenance) = &checkpoint.spec.provenance {
+                    state.step = provenance.steps;
+                    state.first_step = provenance.steps;
+                    state.cpu_seconds = provenance.cpu_hours * 3600.0;
+                }
+                ensure!(
+                    state.step < config.steps,
+                    "it is at step {} already, and `steps` of the config is {}: raise that to train on",
+                    state.step,
+                    config.steps
+                );
+                trained(checkpoint, &spec, place.device)?
+            }
+            None => {
+                let (a, classes) = (&spec.architecture, spec.classes.len());
+                let net = Network::random(a, classes, config.seed, Kind::Float, place.device);
+                if let Some(plan) = denoising_plan(&config) {
+                    let batch =
+                        Loader::start(train.clone(), plan, 0, 1).next_batch()?.to_device(place.device);
+                    objective::initialise_gain(&net, &batch, INITIAL_SCORE)?;
+                }
+                net
+            }
+        };
+        let net = net.convolve_in(config.precision.kind());
         let average = config.optimizer.average.map(|_| net.copy().convolve_in(Kind::Float));
         let optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
         let replay = replay(&config, place.device);
-        let state = State { step: 0, data: place.data.clone(), cpu_seconds: 0.0, command };
         Ok(Run::assemble(config, spec, place, state, (net, average, optimizer, replay), (train, held_out)))
     }
 
@@ -144,29 +169,15 @@ impl Run {
         let place = place(&state);
         let images = Images::open(&place.data, Split::Train)?;
         let spec = fitting_spec(&config, &images, &place.data)?;
-        ensure!(
-            checkpoint.spec.architecture == spec.architecture,
-            "{}: of another architecture than {CONFIG}",
-            folder.display()
-        );
-        ensure!(
-            checkpoint.spec.classes == spec.classes,
-            "{}: its classes are not those of {}",
-            folder.display(),
-            place.data.display()
-        );
-        let load = |values: &Tensors| {
-            let (a, classes) = (&spec.architecture, spec.classes.len());
-            Network::from_tensors(a, classes, values, Kind::Float, place.device)
-                .with_context(|| format!("{}: parameters are missing", path.display()))
-        };
-        let published = load(&checkpoint.parameters)?;
+        let published = trained(&checkpoint, &spec, place.device).context(folder.display().to_string())?;
         let (net, average) = match config.optimizer.average {
             Some(_) => {
                 let raw = |(name, array): (&String, &Array)| {
                     Some((name.strip_prefix(RAW)?.to_string(), array.clone()))
                 };
-                (load(&saved.iter().filter_map(raw).collect())?, Some(published))
+                let raw = saved.iter().filter_map(raw).collect();
+                let net = network(&spec, &raw, place.device).context(path.display().to_string())?;
+                (net, Some(published))
             }
             None => (published, None),
         };
@@ -264,8 +275,10 @@ impl Run {
         );
         let parameters: Vec<&Tensor> = self.optimizer.names().filter_map(|n| self.net.parameter(n)).collect();
         let gradients = Tensor::run_backward(&[loss], &parameters, false, false);
-        let rate = schedule::cosine(step, self.config.steps, self.config.optimizer.warmup);
-        let gradient_norm = self.optimizer.step(&parameters, &gradients, rate, step);
+        let since = step - self.state.first_step;
+        let warmup = self.config.optimizer.warmup;
+        let rate = schedule::rise(since, warmup) * schedule::cosine(step, self.config.steps, warmup);
+        let gradient_norm = self.optimizer.step(&parameters, &gradients, rate, since);
         if let (Some(average), Some(decay)) = (&self.average, self.config.optimizer.average) {
             // Early on, the average would remember little but the random start: shorten its memory.
             let decay = decay.min((1 + step) as f64 / (10 + step) as f64);
@@ -330,6 +343,28 @@ impl Run {
         staged.commit(true)?;
         Ok(())
     }
+}
+
+/// The network of a checkpoint, which must be of the kind that `spec` describes.
+fn trained(checkpoint: &Checkpoint, spec: &Spec, device: Device) -> Result<Network> {
+    ensure!(
+        checkpoint.spec.architecture == spec.architecture,
+        "its architecture is not that of the config: {}, not {}",
+        serde_json::to_string(&checkpoint.spec.architecture)?,
+        serde_json::to_string(&spec.architecture)?
+    );
+    ensure!(
+        checkpoint.spec.classes == spec.classes,
+        "its classes are not those of the data: {:?}, not {:?}",
+        checkpoint.spec.classes,
+        spec.classes
+    );
+    network(spec, &checkpoint.parameters, device)
+}
+
+fn network(spec: &Spec, values: &Tensors, device: Device) -> Result<Network> {
+    Network::from_tensors(&spec.architecture, spec.classes.len(), values, Kind::Float, device)
+        .context("parameters are missing")
 }
 
 /// The spec of the model that `config` trains on `images`.

@@ -119,6 +119,7 @@ fn bad_input_gives_one_line_that_names_it() {
     let mut cases = vec![
         ("no config", fit(&nowhere, &data, &[]), "nowhere"),
         ("no data", fit(&good, &nowhere, &[]), "nowhere: not a folder"),
+        ("from nothing", fit(&good, &data, &["--from", text(&nowhere)]), "nowhere"),
         ("no images", fit(&good, &empty, &[]), "no PNG or JPEG"),
         ("torn images", fit(&good, &torn, &[]), ".png: not a readable image"),
         (

@@ -98,7 +98,7 @@ fn every_config_takes_steps_and_leaves_a_checkpoint() {
     for (path, config) in configs() {
         let (folder, config) = (dir.path().join("run"), shrunk(config));
         let place = Place { data: data.clone(), device: Device::Cpu, loader_threads: 1 };
-        let mut run = Run::start(config, place, "test".into()).unwrap();
+        let mut run = Run::start(config, place, "test".into(), None).unwrap();
         for _ in 0..3 {
             let step = run.step().unwrap_or_else(|e| panic!("{}: {e:#}", path.display()));
             assert!(step.loss.is_finite() && step.gradient_norm > 0.0, "{}", path.display());

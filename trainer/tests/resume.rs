@@ -162,7 +162,7 @@ fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
             architecture(name, norm)
         );
         let config = Config::parse(&text).unwrap();
-        let start = || Run::start(config.clone(), place(&data), "test".into()).unwrap();
+        let start = || Run::start(config.clone(), place(&data), "test".into(), None).unwrap();
 
         let (whole, stopped) = (dir.path().join("whole"), dir.path().join("stopped"));
         let mut run = start();
@@ -202,6 +202,55 @@ fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
     }
 }
 
+/// What is lost with the optimiser's state is the momentum, and nothing else.
+#[test]
+fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    images(&data);
+    let text = format!(
+        "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\n{}{}",
+        architecture("", "group"),
+        CASES[0].2.replace("average = 0.99\n", "")
+    );
+    let config = Config::parse(&text).unwrap();
+    let start = |from| Run::start(config.clone(), place(&data), "test".into(), from);
+
+    let (uninterrupted, short) = (dir.path().join("uninterrupted"), dir.path().join("short"));
+    let mut run = start(None).unwrap();
+    steps(&mut run, STOP);
+    run.checkpoint(&uninterrupted).unwrap();
+    let read = |dir: &Path| Checkpoint::read(&dir.join(CHECKPOINT)).unwrap();
+    let mut from = read(&uninterrupted);
+    from.spec.provenance.as_mut().unwrap().cpu_hours = 2.0;
+    let expected = steps(&mut run, STEPS - STOP);
+
+    let mut run = start(Some(&from)).unwrap();
+    assert_eq!(run.steps(), STOP);
+    let found = steps(&mut run, 1);
+    assert_eq!(found[0].loss, expected[0].loss, "the same weights see the same batch");
+    // A warm-up of two steps begins again, beneath the schedule of the whole run.
+    assert!((found[0].rate / expected[0].rate - 1.0 / 3.0).abs() < 1e-12);
+    run.checkpoint(&short).unwrap();
+    std::fs::write(short.join(CONFIG), &text).unwrap();
+    let rest = steps(&mut run, STEPS - STOP - 1);
+    assert_eq!(rest.last().unwrap().rate, expected.last().unwrap().rate);
+    assert_ne!(rest.last().unwrap().loss, expected.last().unwrap().loss);
+    assert!(read(&short).spec.provenance.unwrap().cpu_hours >= 2.0);
+
+    // Its own state can be resumed exactly.
+    let mut run = Run::resume(&short, |state| place(&state.data)).unwrap();
+    assert_eq!(steps(&mut run, STEPS - STOP - 1), rest);
+
+    run.checkpoint(&short).unwrap();
+    let finished = read(&short);
+    let error = start(Some(&finished)).unwrap_err().to_string();
+    assert!(error.contains("at step 7 already") && error.contains("raise"), "{error}");
+    let mut other = from.clone();
+    other.spec.classes = vec!["a".into(), "b".into()];
+    assert!(start(Some(&other)).unwrap_err().to_string().contains("its classes"));
+}
+
 #[test]
 fn a_run_that_diverges_says_so_and_keeps_its_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
@@ -212,7 +261,7 @@ fn a_run_that_diverges_says_so_and_keeps_its_checkpoint() {
         "name = \"t\"\ndata = \"none\"\nsteps = 100\nheld_out = 0.0\n{}{case}",
         architecture("JEM", "none")
     );
-    let mut run = Run::start(Config::parse(&text).unwrap(), place(&data), "test".into()).unwrap();
+    let mut run = Run::start(Config::parse(&text).unwrap(), place(&data), "test".into(), None).unwrap();
     let run_dir = dir.path().join("run");
     std::fs::create_dir(&run_dir).unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -233,10 +282,10 @@ fn a_checkpoint_of_another_network_is_refused() {
     };
     let run_dir = dir.path().join("run");
     let config = Config::parse(&text(8)).unwrap();
-    Run::start(config, place(&data), "test".into()).unwrap().checkpoint(&run_dir).unwrap();
+    Run::start(config, place(&data), "test".into(), None).unwrap().checkpoint(&run_dir).unwrap();
     std::fs::write(run_dir.join(CONFIG), text(16)).unwrap();
     let error = format!("{:#}", Run::resume(&run_dir, |s| place(&s.data)).unwrap_err());
-    assert!(error.contains("another architecture"), "{error}");
+    assert!(error.contains("its architecture is not that of the config"), "{error}");
 
     // The data may have gone, or have changed.
     std::fs::write(run_dir.join(CONFIG), text(8)).unwrap();
