@@ -7,12 +7,13 @@ use crate::ir::{Graph, Tensor};
 use crate::lower::lower;
 use crate::network::{Weights, draw};
 use crate::onnx::{self, External};
+use crate::precision::convolve_in_float16;
 use crate::simplify::simplify;
 use gradresnet::engine::available;
 use gradresnet::verify::{self, verify};
 use gradresnet_models::checkpoint::{GOLDEN, MODEL};
 use gradresnet_models::staged::{self, StagedDir};
-use gradresnet_models::{Bundle, Checkpoint, Spec, port, tensors};
+use gradresnet_models::{Bundle, Checkpoint, Precision, Spec, port, tensors};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -25,6 +26,8 @@ use std::path::Path;
 pub struct Options {
     /// Where the parameters go.
     pub weights: Weights,
+    /// What convolutions compute in.
+    pub precision: Precision,
     /// Version of the ONNX operators, one of [`onnx::OPSETS`].
     pub opset: i64,
     /// Whether a bundle that is there is replaced.
@@ -33,7 +36,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { weights: Weights::Inline, opset: 17, overwrite: false }
+        Options { weights: Weights::Inline, precision: Precision::Float32, opset: 17, overwrite: false }
     }
 }
 
@@ -60,6 +63,7 @@ pub struct Report {
 /// left at `target` then.
 pub fn export(checkpoint: &Checkpoint, target: &Path, options: &Options) -> Result<Report> {
     let Checkpoint { spec, parameters, golden: given } = checkpoint;
+    let spec = &Spec { precision: options.precision, ..spec.clone() };
     gradresnet_models::checkpoint::check_parameters(spec, parameters)?;
     if !options.overwrite {
         staged::ensure_absent(target)?;
@@ -86,7 +90,15 @@ pub fn export(checkpoint: &Checkpoint, target: &Path, options: &Options) -> Resu
     };
     for (role, graph) in &graphs {
         let entries = metadata(spec, *role);
-        let bytes = onnx::serialise(graph, role.name(), options.opset, &external, &entries)?;
+        let narrow;
+        let written = match options.precision {
+            Precision::Float32 => graph,
+            Precision::Float16 => {
+                narrow = convolve_in_float16(graph)?;
+                &narrow
+            }
+        };
+        let bytes = onnx::serialise(written, role.name(), options.opset, &external, &entries)?;
         dir.write(role.file_name(), &bytes)?;
     }
     let golden = match given {

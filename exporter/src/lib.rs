@@ -3,12 +3,13 @@
 //!
 //! ```text
 //! checkpoint ─ network ─→ forward graph ─ reverse ─→ denoiser graph
-//!                                  └─ simplify, lower, simplify ─┴─→ onnx ─→ verified bundle
+//!                     └─ simplify, lower, simplify, precision ─┴─→ onnx ─→ verified bundle
 //! ```
 //!
 //! - [`ir`]: graphs of operators with symbolic sizes; [`ops`]: the operators, a file a family.
 //! - [`reverse`]: reverse mode. [`simplify`](mod@simplify) and [`lower`](mod@lower): smaller, then faster
-//!   graphs. [`evaluate`](mod@evaluate): their values in float64. [`onnx`]: their serialisation.
+//!   graphs. [`precision`]: what their convolutions compute in. [`evaluate`](mod@evaluate): their values in
+//!   float64. [`onnx`]: their serialisation.
 //! - [`network`]: draws a checkpoint's graphs; beside it a file for each family of networks, which alone knows it.
 //! - [`export`](mod@export): all of it in order, with the checks.
 //!
@@ -25,6 +26,7 @@ pub mod lower;
 pub mod network;
 pub mod onnx;
 pub mod ops;
+pub mod precision;
 mod resnet;
 pub mod reverse;
 pub mod simplify;

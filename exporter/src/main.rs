@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use gradresnet_export::{Options, Report, Weights, export};
-use gradresnet_models::Checkpoint;
+use gradresnet_models::{Checkpoint, Precision};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,13 +21,14 @@ use std::process::ExitCode;
 Examples:
   gradresnet-export runs/photo/checkpoint -o photo
   gradresnet-export runs/photo/checkpoint -o photo --weights shared --overwrite
+  gradresnet-export models/zoo/photo -o photo-gpu --precision float16
   gradresnet denoise noisy/ -o out --model ./photo
 
 ONNX Runtime takes part in the verification if ORT_DYLIB_PATH names its library.
 Exit status: 0 the bundle stands; 1 it does not, and nothing was written."
 )]
 struct Cli {
-    /// Folder of the checkpoint
+    /// Folder of the checkpoint, or of a bundle
     checkpoint: PathBuf,
     /// Folder of the bundle
     #[arg(short, long)]
@@ -35,6 +36,9 @@ struct Cli {
     /// Where the parameters go
     #[arg(long, value_enum, default_value = "inline")]
     weights: WeightsArgument,
+    /// What convolutions compute in
+    #[arg(long, value_enum, default_value = "float32")]
+    precision: PrecisionArgument,
     /// Version of the ONNX operators
     #[arg(long, default_value = "17", value_parser = clap::value_parser!(i64).range(17..=21))]
     opset: i64,
@@ -49,6 +53,13 @@ enum WeightsArgument {
     Inline,
     /// In model.safetensors alone, to which both graphs refer
     Shared,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PrecisionArgument {
+    Float32,
+    /// For graphics processors; slower on most CPUs, and off by some 1e-3 of what the denoiser changes
+    Float16,
 }
 
 fn main() -> ExitCode {
@@ -79,7 +90,12 @@ fn run(cli: &Cli) -> Result<Report> {
         WeightsArgument::Inline => Weights::Inline,
         WeightsArgument::Shared => Weights::Shared,
     };
-    Ok(export(&checkpoint, &cli.output, &Options { weights, opset: cli.opset, overwrite: cli.overwrite })?)
+    let precision = match cli.precision {
+        PrecisionArgument::Float32 => Precision::Float32,
+        PrecisionArgument::Float16 => Precision::Float16,
+    };
+    let options = Options { weights, precision, opset: cli.opset, overwrite: cli.overwrite };
+    Ok(export(&checkpoint, &cli.output, &options)?)
 }
 
 fn print(cli: &Cli, report: &Report) {

@@ -3,6 +3,7 @@
 use crate::error::{ErrorKind, Result};
 use crate::ir::{Dim, Graph, NodeId, Tensor};
 use gradresnet_models::checkpoint::MODEL;
+use half::f16;
 use prost::Message;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use tract_onnx::pb::{
@@ -31,6 +32,9 @@ pub enum Attribute {
 impl Attribute {
     /// The element type float32.
     pub const FLOAT: Attribute = Attribute::Int(DataType::Float as i64);
+
+    /// The element type float16.
+    pub const FLOAT16: Attribute = Attribute::Int(DataType::Float16 as i64);
 
     /// Several integers.
     pub fn ints(values: &[usize]) -> Attribute {
@@ -114,6 +118,9 @@ impl Emitter {
             }
             self.proto.output.push(value_info(name, graph.shape(*id)));
         }
+        // What was narrowed may be needed as it was, too, or not.
+        let used: HashSet<&String> = self.proto.node.iter().flat_map(|node| &node.input).collect();
+        self.proto.initializer.retain(|tensor| used.contains(&tensor.name));
         Ok(())
     }
 
@@ -193,6 +200,22 @@ impl Emitter {
             raw_data,
             ..Default::default()
         });
+    }
+
+    /// Adds a float32 tensor that the model holds, `name`, in float16 as `narrow`; `false` if it holds none of
+    /// that name.
+    pub fn narrow_initialiser(&mut self, name: &str, narrow: &str) -> bool {
+        let holds = |t: &&TensorProto| t.name == name && t.external_data.is_empty();
+        let Some(wide) = self.proto.initializer.iter().find(holds) else { return false };
+        let values = wide.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let narrow = TensorProto {
+            name: narrow.into(),
+            data_type: DataType::Float16.into(),
+            raw_data: values.flat_map(|v| f16::from_f32(v).to_le_bytes()).collect(),
+            ..wide.clone()
+        };
+        self.proto.initializer.push(narrow);
+        true
     }
 
     /// Adds a number, once; returns its name.

@@ -39,6 +39,7 @@ pub fn checkpoint(architecture: impl Into<Architecture>, classes: usize) -> Chec
         architecture,
         classes: (0..classes).map(|i| format!("class{i}")).collect(),
         image_size: None,
+        precision: gradresnet_models::Precision::Float32,
         sigma: SigmaRange { min: 0.0, max: 0.3 },
         provenance: None,
         metrics: Vec::new(),

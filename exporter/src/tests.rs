@@ -5,10 +5,11 @@ use crate::export::finish;
 use crate::golden::{SOURCE, inputs};
 use crate::ir::{Graph, Tensor};
 use crate::network::{Weights, draw};
+use crate::precision::convolve_in_float16;
 use crate::test_networks::{all, base, checkpoint, single};
 use crate::{ErrorKind, Options, export};
 use gradresnet_models::port::Graph::{Denoiser, Forward};
-use gradresnet_models::{Array, Bundle, Checkpoint, port};
+use gradresnet_models::{Array, Bundle, Checkpoint, Precision, port};
 
 fn dot(a: &Tensor, b: &Tensor) -> f64 {
     a.zip(b, |x, y| x * y).values().iter().sum()
@@ -48,6 +49,50 @@ fn simplification_and_lowering_keep_every_value() {
             }
         }
     }
+}
+
+/// Of float16 as such: the evaluator rounds where an engine does.
+#[test]
+fn convolutions_in_float16_err_by_their_rounding_and_no_more() {
+    let mut rounded = 0;
+    for checkpoint in all().into_iter().chain(single()) {
+        let values = inputs(&checkpoint.spec, [2, 8, 12], 1);
+        for role in port::Graph::ALL.into_iter().filter(|graph| graph.is_of(&checkpoint.spec)) {
+            let wide = finish(&draw(&checkpoint, role, Weights::Inline).unwrap()).unwrap();
+            let narrow = convolve_in_float16(&wide).unwrap();
+            let (wide, narrow) = (evaluate(&wide, &values).unwrap(), evaluate(&narrow, &values).unwrap());
+            for (name, wide) in &wide {
+                // What the denoiser changes, not the image that it hands through.
+                let base = if name == "denoised" { values["noisy"].clone() } else { wide.map(|_| 0.0) };
+                let change = wide.zip(&base, |a, b| a - b);
+                let error = norm(&wide.zip(&narrow[name], |a, b| a - b)) / norm(&change);
+                // The gradient of a ReLU jumps where rounding moves its input past 0.
+                let jumps = format!("{:?}", checkpoint.spec.architecture).contains("Relu");
+                let tolerance = Precision::Float16.tolerance() * if jumps { 10.0 } else { 1.0 };
+                assert!(error < tolerance, "{name}: {error:.1e}, {:?}", checkpoint.spec.architecture);
+                rounded += usize::from(error > 1e-6);
+            }
+        }
+    }
+    assert!(rounded > 10, "nothing was rounded");
+}
+
+#[test]
+fn a_bundle_in_float16_says_so_verifies_and_is_smaller() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |precision, weights| {
+        let target = dir.path().join(format!("{precision:?} {weights:?}"));
+        let options = Options { precision, weights, ..Options::default() };
+        let report = export(&checkpoint(base(), 3), &target, &options).unwrap();
+        assert!(!report.verified.is_empty());
+        let bundle = Bundle::open(&target).unwrap();
+        assert_eq!(bundle.spec().precision, precision);
+        // The parameters themselves are not rounded.
+        assert_eq!(Checkpoint::read(&target).unwrap().parameters, checkpoint(base(), 3).parameters);
+        std::fs::metadata(bundle.path("denoiser.onnx")).unwrap().len()
+    };
+    assert!(of(Precision::Float16, Weights::Inline) < of(Precision::Float32, Weights::Inline));
+    of(Precision::Float16, Weights::Shared);
 }
 
 /// Eq. 14.

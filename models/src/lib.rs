@@ -30,5 +30,5 @@ pub use error::{Error, ErrorKind, Result};
 pub use golden::{Golden, GoldenCase};
 pub use parameters::{Parameter, ParameterKind};
 pub use port::{Graph, Port};
-pub use spec::{Measurement, Provenance, SigmaRange, Spec, Task};
+pub use spec::{Measurement, Precision, Provenance, SigmaRange, Spec, Task};
 pub use tensors::{Array, Tensors};

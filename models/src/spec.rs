@@ -40,6 +40,9 @@ pub struct Spec {
     /// The square size in pixels that `classify` resizes to; absent if any size will do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,
+    /// What the convolutions of a bundle's graphs compute in.
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     /// Standard deviations of the noise that the denoiser was trained on.
     pub sigma: SigmaRange,
     /// How the parameters came about.
@@ -63,6 +66,33 @@ pub enum Task {
     Classification,
     /// log p(y, c) (eq. 13, or maximum likelihood).
     Joint,
+}
+
+/// Element type of the convolutions of a bundle's graphs. Everything else, and all parameters in
+/// `model.safetensors`, is float32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 24 bits of precision.
+    #[default]
+    Float32,
+    /// 11 bits of precision, up to 65,504.
+    Float16,
+}
+
+impl Precision {
+    fn is_default(&self) -> bool {
+        *self == Precision::default()
+    }
+
+    /// Largest relative error ‖out − ref‖/‖ref‖ of an engine beside reference values that is accepted. In
+    /// float16, engines differ in what they sum up in; a wrong graph errs by more than either.
+    pub fn tolerance(self) -> f64 {
+        match self {
+            Precision::Float32 => 1e-4,
+            Precision::Float16 => 5e-2,
+        }
+    }
 }
 
 /// A range of noise levels, as standard deviations in image units ([0, 1]).

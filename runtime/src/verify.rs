@@ -5,9 +5,6 @@ use crate::error::{ErrorKind, Result};
 use gradresnet_models::{Array, Bundle, GoldenCase, Port};
 use ndarray::{ArrayView2, ArrayView4};
 
-/// Largest relative error that is accepted.
-pub const TOLERANCE: f64 = 1e-4;
-
 /// How far an engine is from the golden values.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -49,7 +46,7 @@ const ENERGY: Compared = Compared { output: "energy", floor: 1e-3 };
 /// look at digests: see [`Bundle::verify_digests`].
 ///
 /// # Errors
-/// [`ErrorKind::Golden`] for the worst figure above [`TOLERANCE`], and those of [`Engine::compile`] and
+/// [`ErrorKind::Golden`] for the worst figure above [`gradresnet_models::Precision::tolerance`], and those of [`Engine::compile`] and
 /// [`crate::engine::Plan::run`].
 pub fn verify(bundle: &Bundle, engine: &dyn Engine) -> Result<Report> {
     let golden = bundle.golden()?;
@@ -69,14 +66,15 @@ pub fn verify(bundle: &Bundle, engine: &dyn Engine) -> Result<Report> {
         }
     }
     deviations.sort_by(|a, b| b.error.total_cmp(&a.error));
+    let tolerance = bundle.spec().precision.tolerance();
     match deviations.first() {
-        Some(worst) if worst.error > TOLERANCE => Err(ErrorKind::Golden {
+        Some(worst) if worst.error > tolerance => Err(ErrorKind::Golden {
             graph: worst.graph.name(),
             case: worst.case,
             size: worst.shape.to_string(),
             output: worst.output,
             error: worst.error,
-            tolerance: TOLERANCE,
+            tolerance,
             engine: engine.description(),
         }
         .into()),

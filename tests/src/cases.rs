@@ -196,6 +196,7 @@ impl Variant {
             },
             classes: (0..self.classes).map(|i| format!("class{i}")).collect(),
             image_size: None,
+            precision: gradresnet_models::Precision::Float32,
             sigma: SigmaRange { min: 0.0, max: 0.3 },
             provenance: None,
             metrics: Vec::new(),

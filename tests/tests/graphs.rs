@@ -3,6 +3,7 @@
 use gradresnet::engine::{self, Device, EngineKind, Graph};
 use gradresnet::{ErrorKind, Session, Tiling};
 use gradresnet_export::{Options, Weights};
+use gradresnet_models::Precision;
 use gradresnet_tests::cases::{ClassWeights, Inputs, Model, Variant, variants};
 use gradresnet_tests::engines::runtime::{self, Runtime};
 use gradresnet_tests::engines::{Engine, libtorch, python};
@@ -81,6 +82,29 @@ fn inline_and_shared_weights_compute_the_same() {
             let found = engine.run(&shared, &inputs).unwrap();
             for error in report::errors(&found, &reference).into_iter().flatten() {
                 assert!(error < 1e-5, "{name} on {}: {error:.1e}", engine.name());
+            }
+        }
+    }
+}
+
+/// What float16 costs, on every engine; the CPU ones may round less often than a graphics processor does.
+#[test]
+fn convolutions_in_float16_are_as_near_as_float16_is() {
+    for name in ["base", "biases Batch", "no classes", "all different"] {
+        let variant = variant(name);
+        let inputs = Inputs::new(&variant, [2, 40, 64], ClassWeights::Scaled);
+        for weights in [Weights::Inline, Weights::Shared] {
+            let model = |precision| {
+                Model::new(variant.clone(), &Options { precision, weights, ..Options::default() }).unwrap()
+            };
+            let (wide, narrow) = (model(Precision::Float32), model(Precision::Float16));
+            for engine in runtime::all().unwrap() {
+                let reference = engine.run(&wide, &inputs).unwrap();
+                let found = engine.run(&narrow, &inputs).unwrap();
+                let errors: Vec<f64> = report::errors(&found, &reference).into_iter().flatten().collect();
+                let worst = errors.iter().copied().fold(0.0, f64::max);
+                assert!(worst > 1e-6, "{name} on {}: float16 was not used", engine.name());
+                assert!(worst < Precision::Float16.tolerance(), "{name} on {}: {errors:?}", engine.name());
             }
         }
     }

@@ -369,6 +369,7 @@ impl Config {
             },
             classes: if self.needs_classes().is_some() { classes } else { Vec::new() },
             image_size: self.classification.as_ref().map(|c| c.size),
+            precision: gradresnet_models::Precision::Float32,
             sigma: SigmaRange { min: range.min / 255.0, max: range.max / 255.0 },
             provenance: None,
             metrics: Vec::new(),

@@ -1,6 +1,7 @@
 //! The operators, a file a family. Each has its shape rule, its value, its reverse-mode rule and its
 //! ONNX nodes side by side.
 
+pub mod cast;
 pub mod conv;
 pub mod elementwise;
 pub mod leaf;

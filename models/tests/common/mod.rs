@@ -26,6 +26,7 @@ pub fn spec() -> Spec {
         task: Task::Joint,
         classes: vec!["cat".into(), "dog".into()],
         image_size: Some(32),
+        precision: gradresnet_models::Precision::Float32,
         sigma: SigmaRange { min: 1.0 / 255.0, max: 0.1 + 0.2 },
         provenance: Some(Provenance {
             data: "none".into(),

@@ -174,6 +174,7 @@ mod tests {
             task: gradresnet_models::Task::Denoising,
             classes: Vec::new(),
             image_size: None,
+            precision: gradresnet_models::Precision::Float32,
             sigma: gradresnet_models::SigmaRange { min: 0.004, max: 0.4 },
             provenance: None,
             metrics: Vec::new(),
