@@ -1,4 +1,4 @@
-//! Between libtorch's tensors and the arrays of the file formats.
+//! From libtorch's tensors to the arrays of the file formats and to numbers, and back.
 
 use gradresnet_models::Array;
 use gradresnet_models::tensors::Values;
@@ -33,4 +33,9 @@ pub fn to_array(tensor: &Tensor) -> Array {
     // A tensor has as many elements as the product of its extents.
     #[allow(clippy::expect_used)]
     array.expect("shape and element count of one tensor agree")
+}
+
+/// Sum of all elements, in float64.
+pub fn sum(tensor: &Tensor) -> f64 {
+    tensor.sum(Kind::Double).double_value(&[])
 }

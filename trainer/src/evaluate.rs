@@ -1,8 +1,10 @@
-//! Accuracy and PSNR of a network on a set of images.
+//! What a network is worth on a set of images: accuracy and calibration, PSNR and SSIM.
 
+use crate::convert::sum;
 use crate::data::augment::reflect;
 use crate::data::images::{Images, Pixels};
 use crate::nets::{Network, Phase};
+use crate::quality::{psnr, ssim};
 use anyhow::{Context, Result};
 use gradresnet_models::Spec;
 use rand::SeedableRng;
@@ -14,6 +16,9 @@ use tch::{Device, Kind, Tensor};
 /// Images that go through the network together, if they have the same size; bounded by pixels too.
 const BATCH: usize = 64;
 const BATCH_PIXELS: usize = 1 << 19;
+
+/// Bins of confidence that the calibration error is a mean over.
+const BINS: usize = 15;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -45,11 +50,15 @@ pub struct Evaluation {
     /// Fraction of the clean images whose largest logit is that of their class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
+    /// Expected calibration error of clean images, a fraction (Guo et al. 2017): the mean distance between the
+    /// largest probability and how often it is right, over 15 bins of that probability.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration_error: Option<f64>,
     /// One entry a noise level.
     pub psnr: Vec<Psnr>,
 }
 
-/// PSNR in dB, mean over images; noise not clipped, outputs clipped to [0, 1], peak 1.
+/// PSNR in dB and SSIM, means over images; noise not clipped, outputs clipped to [0, 1], peak 1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Psnr {
     /// Noise level in 8-bit units.
@@ -59,6 +68,9 @@ pub struct Psnr {
     /// Of D_c with the image's true class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conditional: Option<f64>,
+    /// SSIM of D_u; `None` if an image is smaller than its window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssim: Option<f64>,
 }
 
 /// What the network says of one image.
@@ -89,8 +101,8 @@ pub fn evaluate(
     let sigmas: &[f64] = if denoises { &options.sigmas } else { &[] };
     // The classes of the images count only if they are those of the network.
     let classified = !spec.classes.is_empty() && images.classes() == spec.classes;
-    let mut correct = 0usize;
-    let mut sums = vec![(0.0, 0.0); sigmas.len()];
+    let mut confidence = Vec::new();
+    let mut sums = vec![(0.0, 0.0, Some(0.0)); sigmas.len()];
     let mut predictions = Vec::new();
     let mut done = 0;
     while done < chosen.len() {
@@ -99,9 +111,11 @@ pub fn evaluate(
         let clean = batch.clean.to_device(options.device).to_kind(options.kind);
         if !spec.classes.is_empty() {
             let logits = tch::no_grad(|| net.density(&clean, Phase::Evaluation).logits);
-            let labels: Vec<i64> = logits.map(|l| integers(&l.argmax(1, false))).unwrap_or_default();
-            for (&index, &label) in indices.iter().zip(&labels) {
-                correct += usize::from(images.class(index) == Some(label as usize));
+            let likeliest = logits.map(|l| l.softmax(1, Kind::Double).max_dim(1, false));
+            let (probabilities, labels) =
+                likeliest.map(|(p, label)| (reals(&p), integers(&label))).unwrap_or_default();
+            for ((&index, &label), &probability) in indices.iter().zip(&labels).zip(&probabilities) {
+                confidence.push((probability, images.class(index) == Some(label as usize)));
                 let path = images.path(index).display().to_string();
                 predictions.push(Prediction { path, label: spec.classes[label as usize].clone() });
             }
@@ -110,16 +124,19 @@ pub fn evaluate(
             let noise = batch.noise(indices, sigma).to_device(options.device).to_kind(options.kind);
             let level = Tensor::full([batch.len as i64], sigma / 255.0, (options.kind, options.device));
             let noisy = &clean + noise * (sigma / 255.0);
-            let psnr = |weights: Option<&Tensor>| -> Result<f64> {
+            let denoised = |weights: Option<&Tensor>| -> Result<Tensor> {
                 let denoised = net.outputs(&noisy, &level, weights).denoised;
-                Ok(batch.psnr(&denoised.context("the network does not denoise")?, &clean))
+                Ok(batch.inside(&denoised.context("the network does not denoise")?))
             };
-            sums.0 += psnr(None)?;
+            let (clean, unconditional) = (&batch.inside(&clean), denoised(None)?);
+            sums.0 += sum(&psnr(&unconditional, clean));
+            sums.2 = sums.2.zip(ssim(&unconditional, clean)).map(|(total, ssim)| total + sum(&ssim));
             if classified {
                 let classes: Vec<i64> =
                     indices.iter().filter_map(|&i| images.class(i)).map(|c| c as i64).collect();
                 let one_hot = Tensor::from_slice(&classes).one_hot(spec.classes.len() as i64);
-                sums.1 += psnr(Some(&one_hot.to_kind(options.kind).to_device(options.device)))?;
+                let one_hot = one_hot.to_kind(options.kind).to_device(options.device);
+                sums.1 += sum(&psnr(&denoised(Some(&one_hot))?, clean));
             }
         }
         done += batch.len;
@@ -129,14 +146,33 @@ pub fn evaluate(
     let psnr = sigmas
         .iter()
         .zip(sums)
-        .map(|(&sigma, (unconditional, conditional))| Psnr {
+        .map(|(&sigma, (unconditional, conditional, ssim))| Psnr {
             sigma,
             unconditional: mean(unconditional),
             conditional: classified.then(|| mean(conditional)),
+            ssim: ssim.map(mean),
         })
         .collect();
+    let correct = confidence.iter().filter(|(_, correct)| *correct).count();
     let accuracy = classified.then(|| mean(correct as f64));
-    Ok((Evaluation { images: count, accuracy, psnr }, predictions))
+    let calibration_error = classified.then(|| calibration_error(&confidence));
+    Ok((Evaluation { images: count, accuracy, calibration_error, psnr }, predictions))
+}
+
+/// Of predictions with their probability, and whether they were right.
+fn calibration_error(predictions: &[(f64, bool)]) -> f64 {
+    // Probabilities less successes: a bin's sum is its size times the distance of the two means.
+    let mut bins = [0.0; BINS];
+    for &(probability, correct) in predictions {
+        let bin = ((probability * BINS as f64) as usize).min(BINS - 1);
+        bins[bin] += probability - f64::from(u8::from(correct));
+    }
+    bins.iter().map(|bin| bin.abs()).sum::<f64>() / predictions.len().max(1) as f64
+}
+
+fn reals(tensor: &Tensor) -> Vec<f64> {
+    let flat = tensor.to_device(Device::Cpu);
+    (0..flat.numel() as i64).map(|i| flat.double_value(&[i])).collect()
 }
 
 fn integers(tensor: &Tensor) -> Vec<i64> {
@@ -188,13 +224,9 @@ impl Prepared {
         Tensor::from_slice(&values).reshape(self.clean.size())
     }
 
-    /// Sum over the images of the PSNR inside the padding.
-    fn psnr(&self, output: &Tensor, clean: &Tensor) -> f64 {
-        let inside = |t: &Tensor| t.narrow(2, 0, self.height as i64).narrow(3, 0, self.width as i64);
-        let error = inside(output).clamp(0.0, 1.0) - inside(clean);
-        let mse = error.square().mean_dim([1i64, 2, 3].as_slice(), false, Kind::Double);
-        // A perfect image would be infinitely good; 1e-10 is 100 dB.
-        (mse.clamp_min(1e-10).log10() * -10.0).sum(Kind::Double).double_value(&[])
+    /// The images without the padding.
+    fn inside(&self, padded: &Tensor) -> Tensor {
+        padded.narrow(2, 0, self.height as i64).narrow(3, 0, self.width as i64)
     }
 }
 
@@ -226,5 +258,16 @@ mod tests {
             assert_eq!(shown, format!("{}.{:02}", count / 100, count % 100));
         }
         assert_eq!(rounded_down(30.4099, 2), 30.4);
+    }
+
+    #[test]
+    fn a_calibrated_classifier_has_no_calibration_error() {
+        let of = |probability: f64, right: usize| (0..10).map(move |i| (probability, i < right));
+        let calibrated: Vec<_> = of(0.9, 9).chain(of(0.5, 5)).chain(of(1.0, 10)).collect();
+        assert!(calibration_error(&calibrated) < 1e-12);
+        // Too sure by 0.4 in one bin, too modest by 0.2 in another of the same size: they do not cancel.
+        let wrong: Vec<_> = of(0.9, 5).chain(of(0.3, 5)).collect();
+        assert!((calibration_error(&wrong) - 0.3).abs() < 1e-12);
+        assert_eq!(calibration_error(&[]), 0.0);
     }
 }

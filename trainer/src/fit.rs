@@ -90,9 +90,11 @@ fn evaluation_figures(evaluation: &Evaluation) -> Vec<(String, f64)> {
 pub fn summary(evaluation: &Evaluation) -> String {
     let mut parts: Vec<String> =
         evaluation.accuracy.map(|a| format!("accuracy {:.2} %", 100.0 * a)).into_iter().collect();
+    parts.extend(evaluation.calibration_error.map(|e| format!("calibration error {:.2} %", 100.0 * e)));
     for psnr in &evaluation.psnr {
         let conditional = psnr.conditional.map(|c| format!(" ({c:.2} with its class)")).unwrap_or_default();
-        parts.push(format!("σ = {}: {:.2} dB{conditional}", psnr.sigma, psnr.unconditional));
+        let ssim = psnr.ssim.map(|s| format!(", SSIM {s:.4}")).unwrap_or_default();
+        parts.push(format!("σ = {}: {:.2} dB{conditional}{ssim}", psnr.sigma, psnr.unconditional));
     }
     format!("{} ({} images)", parts.join(", "), evaluation.images)
 }

@@ -4,7 +4,7 @@
 //! The modules follow the paper: [`nets`] is section 3.2, [`objective`] eq. 13 and [`jem`] its rival, [`noise`] the noise
 //! levels of section 3.3, [`optim`] and [`config`] the settings of appendix A. [`run`] puts them together
 //! into steps and checkpoints, [`fit`](mod@fit) into a run that a person watches. [`evaluate`](mod@evaluate)
-//! measures accuracy and PSNR; [`golden`](mod@golden) computes the float64 values that every other
+//! measures accuracy, calibration, PSNR and SSIM ([`quality`]); [`golden`](mod@golden) computes the float64 values that every other
 //! engine is held against; [`study`] has the paper's experiments.
 
 pub mod config;
@@ -20,6 +20,7 @@ pub mod nets;
 pub mod noise;
 pub mod objective;
 pub mod optim;
+pub mod quality;
 mod refusal;
 pub mod run;
 pub mod study;

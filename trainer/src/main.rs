@@ -275,10 +275,17 @@ fn record(args: &Eval, name: &str, evaluation: &Evaluation) -> Result<()> {
         command: command.clone(),
     };
     spec.metrics.extend(evaluation.accuracy.map(|a| figure("accuracy", None, a)));
+    // Of an error, better is less: what is rounded down is its negative.
+    spec.metrics.extend(
+        evaluation
+            .calibration_error
+            .map(|e| Measurement { value: -rounded_down(-e, 4), ..figure("calibration_error", None, e) }),
+    );
     for psnr in &evaluation.psnr {
         spec.metrics.push(figure("psnr", Some(psnr.sigma), psnr.unconditional));
         let conditional = psnr.conditional.map(|c| figure("psnr_conditional", Some(psnr.sigma), c));
         spec.metrics.extend(conditional);
+        spec.metrics.extend(psnr.ssim.map(|s| figure("ssim", Some(psnr.sigma), s)));
     }
     staged::write_file(&path, spec.to_json().as_bytes())?;
     Ok(())

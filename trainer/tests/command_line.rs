@@ -87,8 +87,10 @@ fn fit_then_eval_then_record() {
     // float32 against float64 of one PSNR.
     assert!((value["psnr"][0]["unconditional"].as_f64().unwrap() - first).abs() < 1e-4);
     let spec = gradresnet_models::Spec::read(&checkpoint.join("spec.json")).unwrap();
-    assert_eq!(spec.metrics.len(), 2);
-    assert_eq!((spec.metrics[1].data.as_str(), spec.metrics[1].sigma), ("stripes", Some(25.0)));
+    let recorded: Vec<_> =
+        spec.metrics.iter().map(|m| (m.data.as_str(), m.metric.as_str(), m.sigma)).collect();
+    let expected = [("psnr", 10.0), ("ssim", 10.0), ("psnr", 25.0), ("ssim", 25.0)];
+    assert_eq!(recorded, expected.map(|(metric, sigma)| ("stripes", metric, Some(sigma))));
 }
 
 #[test]

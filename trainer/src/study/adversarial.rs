@@ -2,7 +2,8 @@
 
 use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Model, Need, Subject, bounded, correct, gradient, norms, sum};
+use super::subject::{Batch, Inputs, Model, Need, Subject, bounded, correct, gradient, norms};
+use crate::convert::sum;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};

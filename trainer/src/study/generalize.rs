@@ -2,7 +2,9 @@
 
 use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Need, Subject, bounded, psnr, sum};
+use super::subject::{Batch, Inputs, Need, Subject, bounded};
+use crate::convert::sum;
+use crate::quality::psnr;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::Kind;

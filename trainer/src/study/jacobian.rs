@@ -3,7 +3,9 @@
 use super::figure::sheet;
 use super::lanczos::{Eigenpair, Lanczos, symmetry_defect};
 use super::report::{Report, number, progress};
-use super::subject::{Batch, Inputs, Model, Need, Subject, bounded, noise_like, norms, psnr, sum};
+use super::subject::{Batch, Inputs, Model, Need, Subject, bounded, noise_like, norms};
+use crate::convert::sum;
+use crate::quality::psnr;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};

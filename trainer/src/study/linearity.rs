@@ -3,7 +3,8 @@
 use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::jacobian::Jacobian;
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Subject, bounded, correct, norms, sum};
+use super::subject::{Batch, Inputs, Subject, bounded, correct, norms};
+use crate::convert::sum;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};

@@ -2,7 +2,8 @@
 
 use super::figure::sheet;
 use super::report::{Report, progress};
-use super::subject::{Batch, Inputs, Need, Subject, bounded, correct, noise_like, norms, sum};
+use super::subject::{Batch, Inputs, Need, Subject, bounded, correct, noise_like, norms};
+use crate::convert::sum;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};

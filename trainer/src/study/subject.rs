@@ -1,5 +1,6 @@
 //! What a study looks at: a network behind a narrow interface, and images for it.
 
+use crate::convert::sum;
 use crate::data::images::{Images, Pixels, Split};
 use crate::device::Machine;
 pub use crate::nets::gradient;
@@ -263,22 +264,9 @@ pub fn norms(images: &Tensor) -> Tensor {
     images.flatten(1, -1).norm_scalaropt_dim(2.0, [1i64].as_slice(), false)
 }
 
-/// Sum of all elements.
-pub fn sum(tensor: &Tensor) -> f64 {
-    tensor.sum(Kind::Double).double_value(&[])
-}
-
 /// How many of the logits `[N,C]` are largest at `classes` `[N]`.
 pub fn correct(logits: &Tensor, classes: &Tensor) -> f64 {
     sum(&logits.argmax(1, false).eq_tensor(classes))
-}
-
-/// PSNR of each image in dB, `[N]`: peak 1, the output clipped to [0, 1].
-pub fn psnr(output: &Tensor, clean: &Tensor) -> Tensor {
-    let mse =
-        (output.clamp(0.0, 1.0) - clean).square().mean_dim([1i64, 2, 3].as_slice(), false, Kind::Double);
-    // A perfect image would be infinitely good; 1e-10 is 100 dB.
-    mse.clamp_min(1e-10).log10() * -10.0
 }
 
 /// A noise level or a strength on the command line.
