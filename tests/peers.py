@@ -34,23 +34,10 @@ def program():
 
 
 def parameters(bundle):
-    """The parameters of a bundle with inline weights, by their module path."""
-    import re
+    """The parameters of a bundle, by their module path."""
+    from safetensors.numpy import load_file
 
-    import onnx
-    from onnx import numpy_helper
-
-    found = {}
-    for tensor in onnx.load(bundle / "forward.onnx").graph.initializer:
-        value = numpy_helper.to_array(tensor)
-        gain = re.fullmatch(r"(.*\.norm)/Constant", tensor.name)
-        if tensor.name.endswith(".weight"):
-            found[tensor.name] = value
-        elif gain and value.ndim == 4:
-            found[gain[1] + ".weight"] = value.reshape(-1)
-        elif tensor.name == "energy/Constant":
-            found["energy.weight"] = value.reshape(-1)
-    return found
+    return load_file(bundle / "model.safetensors")
 
 
 def network(spec, weights):

@@ -58,7 +58,8 @@ enum WeightsArgument {
 #[derive(Clone, Copy, ValueEnum)]
 enum PrecisionArgument {
     Float32,
-    /// For graphics processors; slower on most CPUs, and off by some 1e-3 of what the denoiser changes
+    /// For graphics processors, and for half the size: off by some 1e-3 of what the denoiser changes, and no faster
+    /// on a CPU
     Float16,
 }
 

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::array::MultiBroadcastTo;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
+use tract_onnx::tract_core::ops::cast::{Cast, cast};
 use tract_onnx::tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 use tract_onnx::tract_core::ops::math;
@@ -34,7 +35,25 @@ pub(super) fn convolutions(model: &mut TypedModel, pool: &Pool) -> TractResult<(
                 (grows && reaches).then(|| Convolution::transpose(kernel, stride, input, pool.clone()))
             })
         })
-        .rewrite(pool, model)
+        .rewrite(pool, model)?;
+    // What float16 would have rounded on its way between two operators of ours.
+    Rewriter::default()
+        .with_rule_for::<Cast>("detour", |(), model, node, _, op| {
+            let producer = model.node(node.inputs[0].node);
+            let Some(narrow) = producer.op_as::<Cast>() else { return Ok(None) };
+            let source = producer.inputs[0];
+            let detour = op.to == f32::datum_type()
+                && narrow.to == f16::datum_type()
+                && model.outlet_fact(source)?.datum_type == f32::datum_type();
+            if !detour {
+                return Ok(None);
+            }
+            let mut patch = TypedModelPatch::default();
+            let source = patch.tap_model(model, source)?;
+            patch.shunt_outside(model, node.id.into(), source)?;
+            Ok(Some(patch))
+        })
+        .rewrite(&(), model)
 }
 
 fn replace(
@@ -44,7 +63,9 @@ fn replace(
     make: impl Fn(&Kernel, usize, Plane, [usize; 2]) -> Option<Convolution>,
 ) -> TractResult<Option<TypedModelPatch>> {
     let facts = model.node_input_facts(node.id)?;
-    let (Some(input), Some(output)) = (image_shape(facts[0]), image_shape(&node.outputs[0].fact)) else {
+    let given = facts[0].datum_type;
+    let of = |fact| image_shape_in(fact, given);
+    let (Some(input), Some(output)) = (of(facts[0]), of(&node.outputs[0].fact)) else {
         return Ok(None);
     };
     let (Some(kernel), Some(bias)) = (&facts[1].konst, &facts[2].konst) else { return Ok(None) };
@@ -55,12 +76,12 @@ fn replace(
         && spec.dilations().iter().all(|d| *d == 1)
         && stride == other
         && i == input[1]
-        && kernel.datum_type() == f32::datum_type()
-        && bias.datum_type() == f32::datum_type()
+        && [f32::datum_type(), f16::datum_type()].contains(&given)
         && (bias.len() == 1 || bias.len() == o);
     if !plain {
         return Ok(None);
     }
+    let (kernel, bias) = (kernel.cast_to::<f32>()?, bias.cast_to::<f32>()?);
     let values = kernel.try_as_plain_ram()?;
     let bias = bias.try_as_plain_ram()?;
     let kernel = Kernel {
@@ -71,12 +92,27 @@ fn replace(
     };
     let plane = Plane { channels: i, height: input[2], width: input[3] };
     let Some(op) = make(&kernel, stride, plane, [output[2], output[3]]) else { return Ok(None) };
-    TypedModelPatch::replace_single_op(model, node, &node.inputs[..1], op).map(Some)
+    if given == f32::datum_type() {
+        return TypedModelPatch::replace_single_op(model, node, &node.inputs[..1], op).map(Some);
+    }
+    // In float32: tract has no convolution in float16 that is fast.
+    let mut patch = TypedModelPatch::default();
+    let input = patch.tap_model(model, node.inputs[0])?;
+    let wide = patch.wire_node(format!("{}.wide", node.name), cast(f32::datum_type()), &[input])?;
+    let product = patch.wire_node(&node.name, op, &wide)?;
+    let narrow = patch.wire_node(format!("{}.narrow", node.name), cast(given), &product)?;
+    patch.shunt_outside(model, node.id.into(), narrow[0])?;
+    Ok(Some(patch))
 }
 
 /// `[N,C,H,W]` of images in float32.
 fn image_shape(fact: &TypedFact) -> Option<[usize; 4]> {
-    (fact.datum_type == f32::datum_type()).then_some(())?;
+    image_shape_in(fact, f32::datum_type())
+}
+
+/// `[N,C,H,W]` of images of an element type.
+fn image_shape_in(fact: &TypedFact, datum_type: DatumType) -> Option<[usize; 4]> {
+    (fact.datum_type == datum_type).then_some(())?;
     fact.shape.as_concrete()?.try_into().ok()
 }
 
