@@ -3,7 +3,7 @@
     python tests/train_reference.py trainer/configs/cifar10.toml --steps 40
 
 The network, the batches, both terms of the loss, the optimiser and the average of the weights are those of
-the config; the images are random, since only their number counts. Needs torch. Not part of `./test`.
+the config, and its precision float32 unless --bfloat16 is given; the images are random, since only their number counts. Needs torch. Not part of `./test`.
 """
 
 import argparse
@@ -82,8 +82,8 @@ class GradResNet(nn.Module):
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised (Jordan et al. 2024)."""
 
-    def __init__(self, params, lr, momentum):
-        super().__init__(params, {"lr": lr, "momentum": momentum})
+    def __init__(self, params, lr, momentum, weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self):
@@ -99,6 +99,7 @@ class Muon(torch.optim.Optimizer):
                     gram = x @ x.T
                     x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
                 x = x.T if rows > columns else x
+                p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.sub_(x.reshape(p.shape), alpha=group["lr"] * max(1, rows / columns) ** 0.5)
 
 
@@ -136,7 +137,9 @@ def main():
     adamw = rules["adamw"]
     optimizers = [torch.optim.AdamW(rest, adamw["learning_rate"], weight_decay=adamw.get("weight_decay", 0.0))]
     if kernels:
-        optimizers.append(Muon(kernels, rules["muon"]["learning_rate"], rules["muon"]["momentum"]))
+        muon = rules["muon"]
+        decay = muon.get("weight_decay", 0.0)
+        optimizers.append(Muon(kernels, muon["learning_rate"], muon["momentum"], decay))
     denoising, classification = config["denoising"], config["classification"]
     images = torch.randint(256, (1000, 3, denoising["size"], denoising["size"]), dtype=torch.uint8)
     labels = torch.randint(classes, (1000,))
@@ -150,7 +153,7 @@ def main():
             clean, _, sigma, noise = batch(denoising)
             noisy = (clean + sigma * noise).requires_grad_()
             (score,) = torch.autograd.grad(net(noisy)[0].sum(), noisy, create_graph=True)
-            loss = (sigma * score + noise).square().mean()
+            loss = denoising.get("weight", 1.0) * (sigma * score + noise).square().mean()
             clean, target, sigma, noise = batch(classification)
             loss = loss + F.cross_entropy(net(clean + sigma * noise)[1], target)
         for optimizer in optimizers:

@@ -54,6 +54,21 @@ pub enum ErrorKind {
         /// By the denoiser graph.
         found: f64,
     },
+    /// What was to compute in float16 is too far from float32.
+    #[error(
+        "{graph} graph in float16: `{output}` is off by {error:.1e} of its norm, and at most {tolerance:.0e} is accepted; \
+         this network needs float32"
+    )]
+    Rounding {
+        /// `forward` or `denoiser`.
+        graph: &'static str,
+        /// Name of the output.
+        output: String,
+        /// ‖out − ref‖/‖ref‖, or NaN.
+        error: f64,
+        /// What is accepted.
+        tolerance: f64,
+    },
     /// The opset asked for is not one that graphs are written in.
     #[error("opset {0}: graphs are written in opsets 17 to 21")]
     Opset(i64),

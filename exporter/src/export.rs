@@ -13,7 +13,7 @@ use gradresnet::engine::available;
 use gradresnet::verify::{self, verify};
 use gradresnet_models::checkpoint::{GOLDEN, MODEL};
 use gradresnet_models::staged::{self, StagedDir};
-use gradresnet_models::{Bundle, Checkpoint, Precision, Spec, port, tensors};
+use gradresnet_models::{Bundle, Checkpoint, Port, Precision, Spec, port, tensors};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -95,6 +95,7 @@ pub fn export(checkpoint: &Checkpoint, target: &Path, options: &Options) -> Resu
             Precision::Float32 => graph,
             Precision::Float16 => {
                 narrow = convolve_in_float16(graph)?;
+                check_rounding(spec, *role, graph, &narrow)?;
                 &narrow
             }
         };
@@ -149,13 +150,16 @@ fn offsets(bytes: &[u8]) -> Result<External> {
 /// The essentials of the spec, so that a graph found alone explains itself.
 fn metadata(spec: &Spec, role: port::Graph) -> Vec<(&'static str, String)> {
     let classes = serde_json::Value::from(spec.classes.clone()).to_string();
-    let task = serde_json::to_value(spec.task).ok().and_then(|v| Some(v.as_str()?.to_string()));
+    let word = |value: serde_json::Result<serde_json::Value>| Some(value.ok()?.as_str()?.to_string());
+    let task = word(serde_json::to_value(spec.task));
+    let precision = word(serde_json::to_value(spec.precision));
     let mut entries = vec![
         ("gradresnet.format", spec.format.to_string()),
         ("gradresnet.graph", role.name().to_string()),
         ("gradresnet.name", spec.name.clone()),
         ("gradresnet.task", task.unwrap_or_default()),
         ("gradresnet.classes", classes),
+        ("gradresnet.precision", precision.unwrap_or_default()),
         ("gradresnet.stride", spec.architecture.stride().to_string()),
         ("gradresnet.sigma_min", spec.sigma.min.to_string()),
         ("gradresnet.sigma_max", spec.sigma.max.to_string()),
@@ -165,6 +169,27 @@ fn metadata(spec: &Spec, role: port::Graph) -> Vec<(&'static str, String)> {
         entries.push(("gradresnet.image_size", size.to_string()));
     }
     entries
+}
+
+/// Compares a graph that rounds with the one that does not, at a size that can be evaluated in float64: engines on a
+/// CPU may round less than a graphics processor does, and would not see what overflows.
+fn check_rounding(spec: &Spec, role: port::Graph, wide: &Graph, narrow: &Graph) -> Result<()> {
+    let inputs = golden::inputs(spec, [1, 32, 32], 5);
+    let (wide, narrow) = (evaluate(wide, &inputs)?, evaluate(narrow, &inputs)?);
+    let norm = |t: &Tensor| t.values().iter().map(|v| v * v).sum::<f64>().sqrt();
+    for (output, wide) in &wide {
+        // What the denoiser changes, not the image that it hands through.
+        let changed = output == Port::Denoised.name();
+        let change = if changed { wide.zip(&inputs["noisy"], |d, y| d - y) } else { wide.clone() };
+        let error = norm(&wide.zip(&narrow[output], |a, b| a - b)) / norm(&change);
+        // The energy is the square of a sum that may nearly cancel, as in untrained networks: it need only be finite.
+        let tolerance = if output == Port::Energy.name() { f64::MAX } else { Precision::Float16.tolerance() };
+        if error.is_nan() || error > tolerance {
+            let (graph, output) = (role.name(), output.clone());
+            return Err(ErrorKind::Rounding { graph, output, error, tolerance }.into());
+        }
+    }
+    Ok(())
 }
 
 /// Compares (denoised − noisy)/σ² along a random direction with the slope of

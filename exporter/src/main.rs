@@ -58,8 +58,8 @@ enum WeightsArgument {
 #[derive(Clone, Copy, ValueEnum)]
 enum PrecisionArgument {
     Float32,
-    /// For graphics processors, and for half the size: off by some 1e-3 of what the denoiser changes, and no faster
-    /// on a CPU
+    /// For graphics processors: off by some 1e-3 of what the denoiser changes, and no faster on a CPU. Graphs with
+    /// inline weights take half the space
     Float16,
 }
 

@@ -66,10 +66,12 @@ fn convolutions_in_float16_err_by_their_rounding_and_no_more() {
                 let base = if name == "denoised" { values["noisy"].clone() } else { wide.map(|_| 0.0) };
                 let change = wide.zip(&base, |a, b| a - b);
                 let error = norm(&wide.zip(&narrow[name], |a, b| a - b)) / norm(&change);
-                // The gradient of a ReLU jumps where rounding moves its input past 0.
-                let jumps = format!("{:?}", checkpoint.spec.architecture).contains("Relu");
-                let tolerance = Precision::Float16.tolerance() * if jumps { 10.0 } else { 1.0 };
-                assert!(error < tolerance, "{name}: {error:.1e}, {:?}", checkpoint.spec.architecture);
+                // Found: 2e-2 with a ReLU, whose gradient jumps where rounding moves its input past 0, else below 1e-2.
+                assert!(
+                    error < Precision::Float16.tolerance(),
+                    "{name}: {error:.1e}, {:?}",
+                    checkpoint.spec.architecture
+                );
                 rounded += usize::from(error > 1e-6);
             }
         }
@@ -93,6 +95,16 @@ fn a_bundle_in_float16_says_so_verifies_and_is_smaller() {
     };
     assert!(of(Precision::Float16, Weights::Inline) < of(Precision::Float32, Weights::Inline));
     of(Precision::Float16, Weights::Shared);
+
+    // Beyond 65,504 there is no float16, whatever an engine on a CPU makes of it.
+    let mut large = checkpoint(base(), 3);
+    let kernel = &large.parameters["stages.0.0.conv1.weight"];
+    let values = kernel.to_f64().iter().map(|v| (v * 1e6) as f32).collect();
+    let kernel = Array::f32(kernel.shape(), values).unwrap();
+    large.parameters.insert("stages.0.0.conv1.weight".into(), kernel);
+    let options = Options { precision: Precision::Float16, ..Options::default() };
+    let error = export(&large, &dir.path().join("large"), &options).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Rounding { .. }), "{error}");
 }
 
 /// Eq. 14.

@@ -4,6 +4,7 @@
 //! `golden.safetensors`. While training goes on it also holds the optimiser's state, which is the
 //! trainer's affair.
 
+use crate::bundle::Bundle;
 use crate::error::{At, ErrorKind, Result};
 use crate::golden::Golden;
 use crate::parameters::{ParameterKind, parameters};
@@ -32,13 +33,21 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads a checkpoint and checks its parameters against its spec.
+    /// Reads a checkpoint, or what a bundle holds of one, and checks its parameters against its spec.
     ///
     /// # Errors
-    /// What is missing, malformed, not finite or of another shape, with the file's name.
+    /// What is missing, malformed, not finite or of another shape, with the file's name; of a bundle, what its
+    /// digests do not match, and [`ErrorKind::NoParameters`] if it was exported without them.
     pub fn read(dir: &Path) -> Result<Checkpoint> {
         let spec = Spec::read(&dir.join(SPEC))?;
         let path = dir.join(MODEL);
+        if !spec.files.is_empty() {
+            let bundle = Bundle::open(dir)?;
+            if !bundle.spec().files.contains_key(MODEL) {
+                return Err(ErrorKind::NoParameters).at(&path);
+            }
+            bundle.verify_digests()?;
+        }
         let (parameters, _) = tensors::read(&path)?;
         check_parameters(&spec, &parameters).at(&path)?;
         let path = dir.join(GOLDEN);

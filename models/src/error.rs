@@ -23,6 +23,11 @@ pub enum ErrorKind {
     /// A directory lacks a file that its format requires.
     #[error("the file is missing")]
     Missing,
+    /// A bundle that was exported without its parameters is no checkpoint.
+    #[error(
+        "this bundle has no parameters beside its graphs; export its checkpoint again, or give the checkpoint"
+    )]
+    NoParameters,
     /// A file is larger than anything this format holds.
     #[error("{size} bytes, and at most {limit} are accepted")]
     TooLarge {

@@ -267,6 +267,35 @@ fn a_changed_byte_in_any_file_is_found_by_its_digest() {
     Bundle::open(&target).unwrap().verify_digests().unwrap();
 }
 
+/// A bundle is a checkpoint, as long as its parameters are those that were sealed with it.
+#[test]
+fn a_bundle_is_read_as_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = Checkpoint { golden: None, ..checkpoint() };
+    let target = dir.path().join("bundle");
+    let staged = plain.stage(&target).unwrap();
+    for name in [FORWARD, DENOISER] {
+        staged.write(name, name.as_bytes()).unwrap();
+    }
+    staged.write(GOLDEN, &golden(&spec()).serialise().unwrap()).unwrap();
+    Bundle::seal(&staged, &spec()).unwrap();
+    staged.commit(false).unwrap();
+    assert_eq!(Checkpoint::read(&target).unwrap().parameters, plain.parameters);
+
+    let path = target.join(MODEL);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = Checkpoint::read(&target).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Digest { .. }), "{error}");
+
+    fs::remove_file(&path).unwrap();
+    edit_spec(&target, |s| drop(s.files.remove(MODEL)));
+    let error = Checkpoint::read(&target).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::NoParameters), "{error}");
+    assert_eq!(error.path(), Some(path.as_path()));
+}
+
 #[test]
 fn a_missing_file_is_named() {
     for name in [SPEC, FORWARD, DENOISER, GOLDEN, MODEL] {

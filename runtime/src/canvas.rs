@@ -90,7 +90,11 @@ pub(crate) fn change(
             let corner = (rows.start, columns.start);
             run(window((height, width), padded, rows, columns, |c, y, x| image.pixel(c, y, x)), corner)
         };
-        let done: Vec<Result<Array3<f32>>> = some.par_iter().map(one).collect();
+        let done: Vec<Result<Array3<f32>>> = match some {
+            // Outside of the pool, an engine with threads of its own spreads what is left over them.
+            [last] => vec![one(last)],
+            some => some.par_iter().map(one).collect(),
+        };
         for (&(band, place), tile) in some.iter().zip(done) {
             if band > current {
                 finish(canvas, tall, &mut blend, bands.range(current).start..bands.range(band).start);

@@ -39,7 +39,8 @@ fn every_shipped_bundle_verifies_on_every_engine_and_fits_the_limits() {
     let mut total = 0;
     for name in ["photo", "cifar10"] {
         let bundle = bundle(name);
-        bundle.verify_digests().unwrap();
+        // Whoever wants to train on has the parameters.
+        gradresnet_models::Checkpoint::read(bundle.dir()).unwrap();
         for session in sessions(name, "shipped bundles on ONNX Runtime") {
             let report = gradresnet::verify::verify(&bundle, session.engine()).unwrap();
             assert!(report.deviations.len() >= 4, "{}", report.engine);

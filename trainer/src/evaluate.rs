@@ -55,19 +55,19 @@ pub struct Evaluation {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration_error: Option<f64>,
     /// One entry a noise level.
-    pub psnr: Vec<Psnr>,
+    pub denoising: Vec<Denoising>,
 }
 
 /// PSNR in dB and SSIM, means over images; noise not clipped, outputs clipped to [0, 1], peak 1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Psnr {
+pub struct Denoising {
     /// Noise level in 8-bit units.
     pub sigma: f64,
-    /// Of D_u, which knows no class.
-    pub unconditional: f64,
-    /// Of D_c with the image's true class.
+    /// PSNR of D_u, which knows no class.
+    pub psnr: f64,
+    /// PSNR of D_c with the image's true class.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub conditional: Option<f64>,
+    pub psnr_conditional: Option<f64>,
     /// SSIM of D_u; `None` if an image is smaller than its window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ssim: Option<f64>,
@@ -111,9 +111,10 @@ pub fn evaluate(
         let clean = batch.clean.to_device(options.device).to_kind(options.kind);
         if !spec.classes.is_empty() {
             let logits = tch::no_grad(|| net.density(&clean, Phase::Evaluation).logits);
-            let likeliest = logits.map(|l| l.softmax(1, Kind::Double).max_dim(1, false));
+            let logits = logits.context("the network has no class head")?;
+            let (probabilities, labels) = logits.softmax(1, Kind::Double).max_dim(1, false);
             let (probabilities, labels) =
-                likeliest.map(|(p, label)| (reals(&p), integers(&label))).unwrap_or_default();
+                (Vec::<f64>::try_from(probabilities)?, Vec::<i64>::try_from(labels)?);
             for ((&index, &label), &probability) in indices.iter().zip(&labels).zip(&probabilities) {
                 confidence.push((probability, images.class(index) == Some(label as usize)));
                 let path = images.path(index).display().to_string();
@@ -143,20 +144,20 @@ pub fn evaluate(
         progress(done);
     }
     let mean = |sum: f64| sum / count.max(1) as f64;
-    let psnr = sigmas
+    let denoising = sigmas
         .iter()
         .zip(sums)
-        .map(|(&sigma, (unconditional, conditional, ssim))| Psnr {
+        .map(|(&sigma, (unconditional, conditional, ssim))| Denoising {
             sigma,
-            unconditional: mean(unconditional),
-            conditional: classified.then(|| mean(conditional)),
+            psnr: mean(unconditional),
+            psnr_conditional: classified.then(|| mean(conditional)),
             ssim: ssim.map(mean),
         })
         .collect();
     let correct = confidence.iter().filter(|(_, correct)| *correct).count();
     let accuracy = classified.then(|| mean(correct as f64));
     let calibration_error = classified.then(|| calibration_error(&confidence));
-    Ok((Evaluation { images: count, accuracy, calibration_error, psnr }, predictions))
+    Ok((Evaluation { images: count, accuracy, calibration_error, denoising }, predictions))
 }
 
 /// Of predictions with their probability, and whether they were right.
@@ -168,16 +169,6 @@ fn calibration_error(predictions: &[(f64, bool)]) -> f64 {
         bins[bin] += probability - f64::from(u8::from(correct));
     }
     bins.iter().map(|bin| bin.abs()).sum::<f64>() / predictions.len().max(1) as f64
-}
-
-fn reals(tensor: &Tensor) -> Vec<f64> {
-    let flat = tensor.to_device(Device::Cpu);
-    (0..flat.numel() as i64).map(|i| flat.double_value(&[i])).collect()
-}
-
-fn integers(tensor: &Tensor) -> Vec<i64> {
-    let flat = tensor.to_device(Device::Cpu);
-    (0..flat.numel() as i64).map(|i| flat.int64_value(&[i])).collect()
 }
 
 /// Images of one size, padded to the network's stride by reflection.

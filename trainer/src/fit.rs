@@ -79,9 +79,12 @@ fn figures(step: &Step, time: Duration) -> Vec<(String, f64)> {
 fn evaluation_figures(evaluation: &Evaluation) -> Vec<(String, f64)> {
     let mut figures: Vec<_> =
         evaluation.accuracy.map(|a| ("held_out/accuracy".into(), a)).into_iter().collect();
-    for psnr in &evaluation.psnr {
-        figures.push((format!("held_out/psnr_{}", psnr.sigma), psnr.unconditional));
-        figures.extend(psnr.conditional.map(|c| (format!("held_out/psnr_{}_conditional", psnr.sigma), c)));
+    figures.extend(evaluation.calibration_error.map(|e| ("held_out/calibration_error".into(), e)));
+    for level in &evaluation.denoising {
+        let sigma = level.sigma;
+        figures.push((format!("held_out/psnr_{sigma}"), level.psnr));
+        figures.extend(level.psnr_conditional.map(|c| (format!("held_out/psnr_{sigma}_conditional"), c)));
+        figures.extend(level.ssim.map(|s| (format!("held_out/ssim_{sigma}"), s)));
     }
     figures
 }
@@ -91,10 +94,11 @@ pub fn summary(evaluation: &Evaluation) -> String {
     let mut parts: Vec<String> =
         evaluation.accuracy.map(|a| format!("accuracy {:.2} %", 100.0 * a)).into_iter().collect();
     parts.extend(evaluation.calibration_error.map(|e| format!("calibration error {:.2} %", 100.0 * e)));
-    for psnr in &evaluation.psnr {
-        let conditional = psnr.conditional.map(|c| format!(" ({c:.2} with its class)")).unwrap_or_default();
-        let ssim = psnr.ssim.map(|s| format!(", SSIM {s:.4}")).unwrap_or_default();
-        parts.push(format!("σ = {}: {:.2} dB{conditional}{ssim}", psnr.sigma, psnr.unconditional));
+    for level in &evaluation.denoising {
+        let conditional = level.psnr_conditional.map(|c| format!(" ({c:.2} with its class)"));
+        let ssim = level.ssim.map(|s| format!(", SSIM {s:.4}")).unwrap_or_default();
+        let conditional = conditional.unwrap_or_default();
+        parts.push(format!("σ = {}: {:.2} dB{conditional}{ssim}", level.sigma, level.psnr));
     }
     format!("{} ({} images)", parts.join(", "), evaluation.images)
 }

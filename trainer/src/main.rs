@@ -44,7 +44,7 @@ enum Command {
     Fit(Fit),
     /// Go on with a run that was stopped or cut off, exactly as if it had not been
     Resume(Resume),
-    /// Measure accuracy and PSNR of a checkpoint
+    /// Measure accuracy, calibration, PSNR and SSIM of a checkpoint or bundle
     Eval(Eval),
     Theory(study::theory::Args),
     Jacobian(study::jacobian::Args),
@@ -68,7 +68,8 @@ struct Fit {
     /// Folder of the run, made if missing: config, metrics and checkpoint
     #[arg(short, long)]
     output: PathBuf,
-    /// Go on from this checkpoint or bundle, at its step: for longer training, or for another folder of images
+    /// Go on from this checkpoint or bundle, at its step, with a new optimiser: for longer training, or for images of your own.
+    /// The config must have its architecture, and more `steps` than it has
     #[arg(long, value_name = "CHECKPOINT")]
     from: Option<PathBuf>,
     #[command(flatten)]
@@ -88,7 +89,7 @@ struct Resume {
 
 #[derive(Args)]
 struct Eval {
-    /// Folder of the checkpoint
+    /// Folder of the checkpoint, or of a bundle
     checkpoint: PathBuf,
     /// Images to measure on; of data with a training and a test half, the test half
     #[arg(long)]
@@ -281,11 +282,11 @@ fn record(args: &Eval, name: &str, evaluation: &Evaluation) -> Result<()> {
             .calibration_error
             .map(|e| Measurement { value: -rounded_down(-e, 4), ..figure("calibration_error", None, e) }),
     );
-    for psnr in &evaluation.psnr {
-        spec.metrics.push(figure("psnr", Some(psnr.sigma), psnr.unconditional));
-        let conditional = psnr.conditional.map(|c| figure("psnr_conditional", Some(psnr.sigma), c));
-        spec.metrics.extend(conditional);
-        spec.metrics.extend(psnr.ssim.map(|s| figure("ssim", Some(psnr.sigma), s)));
+    for level in &evaluation.denoising {
+        let sigma = Some(level.sigma);
+        spec.metrics.push(figure("psnr", sigma, level.psnr));
+        spec.metrics.extend(level.psnr_conditional.map(|c| figure("psnr_conditional", sigma, c)));
+        spec.metrics.extend(level.ssim.map(|s| figure("ssim", sigma, s)));
     }
     staged::write_file(&path, spec.to_json().as_bytes())?;
     Ok(())

@@ -62,6 +62,9 @@ pub struct State {
     /// The step that it began at, with a new optimiser: 0, or that of the checkpoint it began from.
     #[serde(default)]
     pub first_step: u64,
+    /// What the checkpoint that it began from was trained on, in words.
+    #[serde(default)]
+    pub data_before: Option<String>,
     /// CPU time so far, in seconds.
     pub cpu_seconds: f64,
     /// The command that started the run.
@@ -105,7 +108,8 @@ pub struct Step {
 impl Run {
     /// Starts a run from random parameters, or from those of a checkpoint. From a checkpoint it goes on
     /// at its step and its CPU time, with the batches and the learning rates that the config has from there on;
-    /// what is new is the optimiser, so the warm-up is done again.
+    /// what is new is the optimiser, so the warm-up is done again. Where an average of the weights is kept, that
+    /// is what the checkpoint has and what training goes on from; JEM's samples start anew.
     ///
     /// # Errors
     /// If the data or the checkpoint does not fit the config, or the checkpoint is past its last step.
@@ -114,13 +118,21 @@ impl Run {
         let spec = fitting_spec(&config, &images, &place.data)?;
         let (train, held_out) = images.hold_out(config.held_out);
         let train = Arc::new(train);
-        let mut state = State { step: 0, data: place.data.clone(), first_step: 0, cpu_seconds: 0.0, command };
+        let mut state = State {
+            step: 0,
+            data: place.data.clone(),
+            first_step: 0,
+            data_before: None,
+            cpu_seconds: 0.0,
+            command,
+        };
         let net = match from {
             Some(checkpoint) => {
                 if let Some(provenance) = &checkpoint.spec.provenance {
                     state.step = provenance.steps;
                     state.first_step = provenance.steps;
                     state.cpu_seconds = provenance.cpu_hours * 3600.0;
+                    state.data_before = Some(provenance.data.clone());
                 }
                 ensure!(
                     state.step < config.steps,
@@ -320,7 +332,10 @@ impl Run {
         state.cpu_seconds += cpu_seconds() - self.cpu_start;
         let mut spec = self.spec.clone();
         spec.provenance = Some(Provenance {
-            data: self.config.data.clone(),
+            data: match &state.data_before {
+                Some(before) if *before != self.config.data => format!("{before}; then {}", self.config.data),
+                _ => self.config.data.clone(),
+            },
             steps: state.step,
             seed: self.config.seed,
             cpu_hours: (state.cpu_seconds / 36.0).round() / 100.0,

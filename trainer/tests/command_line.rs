@@ -78,14 +78,14 @@ fn fit_then_eval_then_record() {
     let out = run(&eval);
     let value: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(value["images"], 4);
-    let first = value["psnr"][0]["unconditional"].as_f64().unwrap();
-    assert!(value["psnr"][0]["sigma"] == 10.0 && first > 20.0, "{value}");
+    let first = value["denoising"][0]["psnr"].as_f64().unwrap();
+    assert!(value["denoising"][0]["sigma"] == 10.0 && first > 20.0, "{value}");
 
     let mut float64 = eval.to_vec();
     float64.extend(["--float64", "--record", "stripes"]);
     let value: serde_json::Value = serde_json::from_slice(&run(&float64).stdout).unwrap();
     // float32 against float64 of one PSNR.
-    assert!((value["psnr"][0]["unconditional"].as_f64().unwrap() - first).abs() < 1e-4);
+    assert!((value["denoising"][0]["psnr"].as_f64().unwrap() - first).abs() < 1e-4);
     let spec = gradresnet_models::Spec::read(&checkpoint.join("spec.json")).unwrap();
     let recorded: Vec<_> =
         spec.metrics.iter().map(|m| (m.data.as_str(), m.metric.as_str(), m.sigma)).collect();

@@ -202,7 +202,7 @@ fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
     }
 }
 
-/// What is lost with the optimiser's state is the momentum, and nothing else.
+/// Without an average and JEM's samples, what is lost with the optimiser's state is the momentum.
 #[test]
 fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
     let dir = tempfile::tempdir().unwrap();
@@ -246,6 +246,15 @@ fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
     let finished = read(&short);
     let error = start(Some(&finished)).unwrap_err().to_string();
     assert!(error.contains("at step 7 already") && error.contains("raise"), "{error}");
+    // What goes on is the published average, and its origin is told.
+    let averaged = Config::parse(&text.replace("[optimizer]", "[optimizer]\naverage = 0.5")).unwrap();
+    let averaged = Config { data: "others".into(), ..averaged };
+    let run = Run::start(averaged, place(&data), "test".into(), Some(&from)).unwrap();
+    run.checkpoint(&short).unwrap();
+    let written = read(&short);
+    assert_eq!(written.parameters, from.parameters);
+    assert_eq!(written.spec.provenance.unwrap().data, "none; then others");
+
     let mut other = from.clone();
     other.spec.classes = vec!["a".into(), "b".into()];
     assert!(start(Some(&other)).unwrap_err().to_string().contains("its classes"));

@@ -4,6 +4,7 @@ use super::console::{Outcome, line};
 use anyhow::{Result, ensure};
 use gradresnet::{Spec, zoo};
 use gradresnet_models::parameters::parameters;
+use gradresnet_models::{Architecture, Precision};
 use std::path::Path;
 
 /// List the models found here
@@ -51,6 +52,19 @@ fn summary(spec: &Spec) -> String {
     format!("{task}, σ {min:.0} to {max:.0}")
 }
 
+/// The family and its fields, as in spec.json, for people: `gradresnet, width 24, …`.
+fn fields(architecture: &Architecture) -> Result<String> {
+    let serde_json::Value::Object(family) = serde_json::to_value(architecture)? else {
+        return Ok(architecture.family().to_string());
+    };
+    let fields = family.values().filter_map(|fields| fields.as_object()).flatten();
+    let told = fields.map(|(name, value)| match value.as_str() {
+        Some(text) => format!("{name} {text}"),
+        None => format!("{name} {value}"),
+    });
+    Ok(std::iter::once(architecture.family().to_string()).chain(told).collect::<Vec<_>>().join(", "))
+}
+
 pub fn info(args: &InfoArgs) -> Result<Outcome> {
     let bundle = zoo::find(&args.bundle)?;
     let spec = bundle.spec();
@@ -66,7 +80,10 @@ pub fn info(args: &InfoArgs) -> Result<Outcome> {
     if let Some(size) = spec.image_size {
         row("image size", format!("{size}×{size} for classify; any size for denoise"));
     }
-    row("architecture", serde_json::to_string(a)?);
+    row("architecture", fields(a)?);
+    if spec.precision != Precision::default() {
+        row("precision", "float16 in convolutions, float32 elsewhere".into());
+    }
     row("parameters", count.to_string());
     row(
         "multiply-adds",

@@ -181,7 +181,8 @@ mod tests {
             metrics: Vec::new(),
             files: Default::default(),
         };
-        let subject = Subject { spec, net: Box::new(Blind), kind: Kind::Float, device: Device::Cpu };
+        let subject =
+            Subject { spec, net: Box::new(Blind), kind: Kind::Float, device: Device::Cpu, norm: 0.0 };
         let like = Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu));
         let samples = draw(&subject, &like, None, 0.4, 50, || ()).unwrap();
         let deviation = statistics(&subject, "", &samples, None).unwrap().deviation;

@@ -96,6 +96,8 @@ pub struct Subject {
     pub kind: Kind,
     /// Where it computes.
     pub device: Device,
+    /// Norm of all its parameters.
+    pub norm: f64,
 }
 
 impl Subject {
@@ -107,13 +109,16 @@ impl Subject {
         let Checkpoint { spec, parameters, .. } = Checkpoint::read(dir)?;
         let net = Network::from_tensors(&spec.architecture, spec.classes.len(), &parameters, kind, device)
             .with_context(|| format!("{}: parameters are missing", dir.display()))?;
-        Ok(Subject { spec, net: Box::new(net), kind, device })
+        let squares = parameters.values().flat_map(|p| p.to_f64()).map(|v| v * v);
+        let norm = squares.sum::<f64>().sqrt();
+        Ok(Subject { spec, net: Box::new(net), kind, device, norm })
     }
 
     /// What a row's key says of the network: two with the same key are the same.
     pub fn key(&self) -> String {
         let (steps, seed) = self.spec.provenance.as_ref().map_or((0, 0), |p| (p.steps, p.seed));
-        format!("{}, {steps} steps, seed {seed}", self.spec.name)
+        // Two runs from one checkpoint may agree in all of this and have seen other images.
+        format!("{}, {steps} steps, seed {seed}, weights of norm {:.6}", self.spec.name, self.norm)
     }
 
     /// One-hot class weights `[N,C]` for classes `[N]`, times `strength`.
