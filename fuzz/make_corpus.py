@@ -119,12 +119,13 @@ def graphs():
         checkpoint.mkdir()
         (checkpoint / "spec.json").write_bytes(text(SPEC))
         (checkpoint / "model.safetensors").write_bytes(safetensors(parameters()))
-        for weights in ["inline", "shared"]:
-            bundle = pathlib.Path(folder) / weights
+        forms = {"inline": [], "shared": ["--weights", "shared"], "float16": ["--precision", "float16"]}
+        for form, options in forms.items():
+            bundle = pathlib.Path(folder) / form
             subprocess.run(["cargo", "run", "--release", "-p", "gradresnet-export", "--", checkpoint, "-o", bundle,
-                            "--weights", weights], check=True, cwd=ROOT.parent)
+                            *options], check=True, cwd=ROOT.parent)
             for name in ["forward", "denoiser"]:
-                put("graph", f"good-{name}-{weights}.onnx", (bundle / f"{name}.onnx").read_bytes())
+                put("graph", f"good-{name}-{form}.onnx", (bundle / f"{name}.onnx").read_bytes())
     changed("outside", lambda tensor: tensor.external_data[0].__setattr__("value", "../../secret"))
     changed("beyond-the-end", lambda tensor: tensor.dims.__setitem__(0, 2**40))
     changed("overflow", lambda tensor: tensor.dims.extend([2**62, 2**62]))
