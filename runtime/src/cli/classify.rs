@@ -12,6 +12,9 @@ use serde_json::json;
 /// Images of one size that go through the network together.
 const BATCH: usize = 64;
 
+/// Classes of the model that are named.
+const SHOWN_CLASSES: usize = 10;
+
 /// Print the most probable classes of images
 ///
 /// The central square of an image is scaled to the size that the model was trained on.
@@ -58,6 +61,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     if let (Some(size), true) = (spec.image_size, scaled > 0) {
         console.say(format!("cut to a square and scaled to {size}×{size} pixels: {}", images(scaled)));
+        // Who brings other images than the model's own may expect it to know other things.
+        let some = spec.classes.iter().take(SHOWN_CLASSES).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if spec.classes.len() > SHOWN_CLASSES { ", …" } else { "" };
+        let (name, count) = (&spec.name, spec.classes.len());
+        console.say(format!("`{name}` calls any image one of {count} things: {some}{more}"));
     }
     Ok(console.finish())
 }

@@ -292,6 +292,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
         for job in &jobs {
             line(format_args!("{} -> {}", job.input.path.display(), job.output.display()));
         }
+        if jobs.is_empty() {
+            eprintln!("nothing would be done");
+        }
         return Ok(console.finish());
     }
     let mut plan = Plan::new(args, jobs.len())?;
