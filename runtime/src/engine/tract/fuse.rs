@@ -457,6 +457,13 @@ mod tests {
     use tract_onnx::tract_core::ops::math::{erf, mul};
     use tract_onnx::tract_core::ops::nn::sigmoid;
 
+    /// What a model makes of an image of this shape.
+    fn computed(model: TypedModel, shape: &[usize]) -> TValue {
+        let image: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| (i as f32 * 0.7).sin()).collect();
+        let input = Tensor::from_shape(shape, &image).unwrap().into_tvalue();
+        model.into_runnable().unwrap().run(tvec![input]).unwrap().remove(0)
+    }
+
     /// An image through `layers`, compiled and run, against tract's own operators.
     fn agrees(layers: impl Fn(&mut TypedModel, OutletId) -> TractResult<OutletId>) {
         let shape = [1, 2, 4, 5];
@@ -465,12 +472,7 @@ mod tests {
         let y = layers(&mut model, x).unwrap();
         model.select_output_outlets(&[y]).unwrap();
         let fused = chains(&model, &Pool::default()).unwrap();
-        let image: Vec<f32> = (0..40).map(|i| (i as f32 * 0.7).sin()).collect();
-        let run = |model: TypedModel| {
-            let input = Tensor::from_shape(&shape, &image).unwrap().into_tvalue();
-            model.into_runnable().unwrap().run(tvec![input]).unwrap().remove(0)
-        };
-        let (found, expected) = (run(fused), run(model));
+        let (found, expected) = (computed(fused, &shape), computed(model, &shape));
         // Two ways of computing erf in float32.
         found.close_enough(&expected, Approximation::Approximate).unwrap();
     }
@@ -505,12 +507,7 @@ mod tests {
         let fused = fused.into_decluttered().unwrap();
         let left: Vec<_> = fused.nodes().iter().map(|n| n.op.name().to_string()).collect();
         assert_eq!(left, ["Source", "Convolution"]);
-        let image: Vec<f32> = (0..240).map(|i| (i as f32 * 0.7).sin()).collect();
-        let run = |model: TypedModel| {
-            let input = Tensor::from_shape(&shape, &image).unwrap().into_tvalue();
-            model.into_runnable().unwrap().run(tvec![input]).unwrap().remove(0)
-        };
-        let (found, expected) = (run(fused), run(model));
+        let (found, expected) = (computed(fused, &shape), computed(model, &shape));
         // Sums of 27 products that one of the two rounds to float16.
         found.close_enough(&expected, Approximation::SuperApproximate).unwrap();
     }
