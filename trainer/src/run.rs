@@ -7,7 +7,7 @@ use crate::golden::golden;
 use crate::jem::Replay;
 use crate::nets::{Network, Phase};
 use crate::objective;
-use crate::optim::{Optimizer, schedule};
+use crate::optim::Optimizer;
 use anyhow::{Context, Result, ensure};
 use gradresnet_models::{Array, Checkpoint, Provenance, Spec, Tensors, tensors};
 use rustix::time::{ClockId, clock_gettime};
@@ -287,10 +287,9 @@ impl Run {
         );
         let parameters: Vec<&Tensor> = self.optimizer.names().filter_map(|n| self.net.parameter(n)).collect();
         let gradients = Tensor::run_backward(&[loss], &parameters, false, false);
-        let since = step - self.state.first_step;
-        let warmup = self.config.optimizer.warmup;
-        let rate = schedule::rise(since, warmup) * schedule::cosine(step, self.config.steps, warmup);
-        let gradient_norm = self.optimizer.step(&parameters, &gradients, rate, since);
+        let first_step = self.state.first_step;
+        let rate = self.config.optimizer.rate(step, first_step, self.config.steps);
+        let gradient_norm = self.optimizer.step(&parameters, &gradients, rate, step - first_step);
         if let (Some(average), Some(decay)) = (&self.average, self.config.optimizer.average) {
             // Early on, the average would remember little but the random start: shorten its memory.
             let decay = decay.min((1 + step) as f64 / (10 + step) as f64);

@@ -5,7 +5,7 @@
 
 mod adamw;
 mod muon;
-pub mod schedule;
+mod schedule;
 
 pub use adamw::AdamW;
 pub use muon::Muon;
@@ -32,17 +32,27 @@ pub struct OptimizerConfig {
     /// Steps over which the learning rate rises from 0.
     #[serde(default)]
     pub warmup: u64,
+    /// Last steps, over which the learning rate falls to 0 by a half cosine; absent: all after the warm-up.
+    #[serde(default)]
+    pub cooldown: Option<u64>,
     /// Decay of the exponential moving average of the weights; absent: none is kept.
     #[serde(default)]
     pub average: Option<f64>,
 }
 
 impl OptimizerConfig {
+    /// Factor of the learning rates at `step` (from 0) of `steps`, of a run whose optimiser was new at `first_step`.
+    pub fn rate(&self, step: u64, first_step: u64, steps: u64) -> f64 {
+        let fall = self.cooldown.map_or(self.warmup, |length| steps.saturating_sub(length));
+        schedule::rise(step - first_step, self.warmup) * schedule::cosine(step, steps, fall)
+    }
+
     pub(crate) fn validate(&self) -> Result<(), Refusal> {
         self.adamw.validate()?;
         if let Some(muon) = &self.muon {
             muon.validate()?;
         }
+        require(self.cooldown != Some(0), "optimizer.cooldown", "must be above 0")?;
         require(self.clip.is_none_or(|c| c > 0.0), "optimizer.clip", "must be above 0")?;
         require(
             self.average.is_none_or(|a| (0.0..1.0).contains(&a)),
@@ -178,6 +188,7 @@ mod tests {
             adamw: AdamW { learning_rate: 0.05, betas: [0.9, 0.99], epsilon: 1e-8, weight_decay: 0.0 },
             clip: Some(1.0),
             warmup: 0,
+            cooldown: None,
             average: None,
         }
     }
@@ -197,6 +208,20 @@ mod tests {
         }
         let _ = x.requires_grad_(false);
         (x - target).square().sum(Kind::Double).double_value(&[])
+    }
+
+    #[test]
+    fn the_rate_falls_over_the_cooldown_alone() {
+        let cooled = OptimizerConfig { warmup: 10, cooldown: Some(20), ..config(false) };
+        assert!((cooled.rate(0, 0, 100) - 1.0 / 11.0).abs() < 1e-12);
+        for (step, rate) in [(10, 1.0), (80, 1.0), (90, 0.5), (100, 0.0)] {
+            assert!((cooled.rate(step, 0, 100) - rate).abs() < 1e-12, "step {step}");
+        }
+        // A new optimiser in the middle of the run warms up; a longer run stays at 1 for longer.
+        assert!((cooled.rate(50, 50, 100) - 1.0 / 11.0).abs() < 1e-12);
+        assert_eq!(cooled.rate(100, 0, 200), 1.0);
+        let whole = OptimizerConfig { cooldown: None, ..cooled };
+        assert!((whole.rate(55, 0, 100) - 0.5).abs() < 1e-12);
     }
 
     #[test]

@@ -5,9 +5,9 @@ pub fn rise(step: u64, warmup: u64) -> f64 {
     (step.min(warmup) + 1) as f64 / (warmup + 1) as f64
 }
 
-/// Factor of the learning rate at `step` (from 0) of `steps`: a half cosine down to 0, from step `warmup` on.
-pub fn cosine(step: u64, steps: u64, warmup: u64) -> f64 {
-    let progress = step.saturating_sub(warmup) as f64 / steps.saturating_sub(warmup).max(1) as f64;
+/// Factor of the learning rate at `step` (from 0) of `steps`: 1 up to step `start`, then a half cosine down to 0.
+pub fn cosine(step: u64, steps: u64, start: u64) -> f64 {
+    let progress = step.saturating_sub(start) as f64 / steps.saturating_sub(start).max(1) as f64;
     0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos())
 }
 
