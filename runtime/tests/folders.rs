@@ -174,6 +174,9 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     assert!(output.status.success(), "{}", stderr(&output));
     let out = Path::new("out").join("b").join("a.jpg");
     assert!(String::from_utf8_lossy(&output.stdout).contains(&out.display().to_string()));
+    let output = denoise(&dir, &["in", "-o", "out", "--dry-run", "--model", "nowhere"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("nowhere"), "{}", stderr(&output));
     assert!(!dir.join("out").exists());
 }
 

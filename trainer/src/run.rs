@@ -26,6 +26,9 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 /// Prefix, in the optimiser's file, of the weights that an average is kept of.
 const RAW: &str = "raw.";
 
+/// Between what a checkpoint was trained on, and what it was trained on afterwards.
+const THEN: &str = "; then ";
+
 /// Root mean square of σ·∇log p at the start (DESIGN: from a larger one, training may not leave the
 /// plateau).
 const INITIAL_SCORE: f64 = 0.1;
@@ -332,8 +335,10 @@ impl Run {
         let mut spec = self.spec.clone();
         spec.provenance = Some(Provenance {
             data: match &state.data_before {
-                Some(before) if *before != self.config.data => format!("{before}; then {}", self.config.data),
-                _ => self.config.data.clone(),
+                // Of several legs on the same images, one is enough to tell.
+                Some(before) if before.rsplit(THEN).next() == Some(&*self.config.data) => before.clone(),
+                Some(before) => format!("{before}{THEN}{}", self.config.data),
+                None => self.config.data.clone(),
             },
             steps: state.step,
             seed: self.config.seed,

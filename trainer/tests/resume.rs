@@ -249,11 +249,15 @@ fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
     // What goes on is the published average, and its origin is told.
     let averaged = Config::parse(&text.replace("[optimizer]", "[optimizer]\naverage = 0.5")).unwrap();
     let averaged = Config { data: "others".into(), ..averaged };
-    let run = Run::start(averaged, place(&data), "test".into(), Some(&from)).unwrap();
+    let run = Run::start(averaged.clone(), place(&data), "test".into(), Some(&from)).unwrap();
     run.checkpoint(&short).unwrap();
     let written = read(&short);
     assert_eq!(written.parameters, from.parameters);
-    assert_eq!(written.spec.provenance.unwrap().data, "none; then others");
+    assert_eq!(written.spec.provenance.as_ref().unwrap().data, "none; then others");
+    // A second leg on the same images does not tell of them twice.
+    let run = Run::start(averaged, place(&data), "test".into(), Some(&written)).unwrap();
+    run.checkpoint(&short).unwrap();
+    assert_eq!(read(&short).spec.provenance.unwrap().data, "none; then others");
 
     let mut other = from.clone();
     other.spec.classes = vec!["a".into(), "b".into()];

@@ -44,7 +44,7 @@ pub struct Args {
     in_place: bool,
     #[command(flatten)]
     existing: ExistingArgs,
-    /// Say what would be done, and do nothing
+    /// Say what would be done, and whether the model and the engine are there, and do nothing
     #[arg(long)]
     dry_run: bool,
     /// Noise level in 8-bit units, `auto` to estimate it for each image, or `folder` for the median of
@@ -287,6 +287,15 @@ pub fn run(args: &Args) -> Result<Outcome> {
     };
     let mut placed = place(found.inputs, &target, args.existing)?;
     let jobs = std::mem::take(&mut placed.jobs);
+    let mut plan = Plan::new(args, jobs.len())?;
+    if let Some(report) = args.report.as_deref().map(canonical) {
+        let paths = jobs.iter().chain(&placed.skipped).flat_map(|job| [&*job.input.path, &*job.output]);
+        ensure!(
+            paths.map(canonical).all(|image| image != report),
+            "{}: --report names an image of this run",
+            report.display()
+        );
+    }
     if args.dry_run {
         placed.say(&console);
         for job in &jobs {
@@ -296,15 +305,6 @@ pub fn run(args: &Args) -> Result<Outcome> {
             eprintln!("nothing would be done");
         }
         return Ok(console.finish());
-    }
-    let mut plan = Plan::new(args, jobs.len())?;
-    if let Some(report) = args.report.as_deref().map(canonical) {
-        let paths = jobs.iter().chain(&placed.skipped).flat_map(|job| [&*job.input.path, &*job.output]);
-        ensure!(
-            paths.map(canonical).all(|image| image != report),
-            "{}: --report names an image of this run",
-            report.display()
-        );
     }
     let report = args.report.as_deref().map(|path| Report::create(path, &args.existing)).transpose()?;
     placed.say(&console);
