@@ -5,7 +5,6 @@
 //! pass into one another by a raised cosine in the middle of what they share, so that pixels near a
 //! tile's border, which lack context, do not count. The weights of a pixel add up to 1.
 
-use crate::engine::EngineKind;
 use crate::error::{ErrorKind, Result};
 use crate::padding::padded;
 use std::ops::Range;
@@ -50,16 +49,17 @@ impl Tiling {
     }
 
     /// The default, or as little less of it as lets `threads` tiles, or small images, be denoised at a time
-    /// within `bytes` of memory.
+    /// within `bytes` of memory, at `bytes_per_pixel` ([`Session::bytes_per_pixel`](crate::Session::bytes_per_pixel)).
     ///
     /// # Errors
     /// [`ErrorKind::Input`] if even tiles of 64×64 pixels take more.
-    pub fn within(bytes: u64, threads: usize, engine: EngineKind) -> Result<Tiling> {
+    pub fn within(bytes: u64, threads: usize, bytes_per_pixel: u64) -> Result<Tiling> {
         const SMALLEST: usize = 64;
-        let pixels = usize::try_from(bytes / engine.bytes_per_pixel()).unwrap_or(usize::MAX) / threads.max(1);
+        let bytes_per_pixel = bytes_per_pixel.max(1);
+        let pixels = usize::try_from(bytes / bytes_per_pixel).unwrap_or(usize::MAX) / threads.max(1);
         let tile = Tiling::TILE.min(pixels.isqrt() / 16 * 16);
         if tile < SMALLEST {
-            let needed = (SMALLEST * SMALLEST * threads) as u64 * engine.bytes_per_pixel();
+            let needed = (SMALLEST * SMALLEST * threads) as u64 * bytes_per_pixel;
             let reason = format!("{threads} tiles take {} MiB at least", needed.div_ceil(1 << 20));
             return Err(ErrorKind::Input(reason).into());
         }
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn tiles_shrink_to_what_memory_there_is() {
-        let tile = |mib: u64| Tiling::within(mib << 20, 2, EngineKind::Tract).map(|t| (t.tile, t.whole));
+        let tile = |mib: u64| Tiling::within(mib << 20, 2, 1200).map(|t| (t.tile, t.whole));
         assert_eq!(tile(1024).unwrap(), (Tiling::TILE, Tiling::WHOLE));
         let (side, whole) = tile(64).unwrap();
         assert!((64..Tiling::TILE).contains(&side) && side * side <= whole && whole < Tiling::WHOLE);

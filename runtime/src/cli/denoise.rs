@@ -397,7 +397,7 @@ impl Plan {
         // Without a limit, tiles are the same on every engine, and so are the results.
         let tiling = match (args.tile, args.memory) {
             (Some(tile), _) => Tiling::new(tile, args.overlap)?,
-            (None, Some(memory)) => Tiling::within(memory / TILES, threads, args.model.engine.engine)
+            (None, Some(memory)) => Tiling::within(memory / TILES, threads, session.bytes_per_pixel())
                 .context("--memory is too small, of which half is for tiles")?,
             (None, None) => Tiling::default(),
         };

@@ -29,13 +29,13 @@ impl EngineKind {
     /// All of them.
     pub const ALL: [EngineKind; 2] = [EngineKind::Tract, EngineKind::Ort];
 
-    /// About how much memory denoising with the shipped models takes for each pixel of a tile
-    /// (`gradresnet bench photo --size 400` reports it). ONNX Runtime trades memory for time: without its
+    /// About how much memory denoising takes for each pixel of a tile and each channel of the network's first
+    /// convolution (`gradresnet bench BUNDLE --size 400` reports it). ONNX Runtime trades memory for time: without its
     /// arena it takes a third of this, and a third longer.
-    pub(crate) fn bytes_per_pixel(self) -> u64 {
+    pub(crate) fn bytes_per_channel(self) -> u64 {
         match self {
-            EngineKind::Tract => 1200,
-            EngineKind::Ort => 5000,
+            EngineKind::Tract => 50,
+            EngineKind::Ort => 210,
         }
     }
 
