@@ -357,11 +357,12 @@ impl Product<'_> {
     #[inline(always)]
     fn run<S: Simd, const R: usize>(self, simd: S) {
         let run = R * S::F32_LANES;
-        for at in (0..self.length).step_by(run) {
-            let image = &self.image[at..];
-            for (block, sums) in
-                self.convolution.phases.iter().flatten().zip(self.sums.chunks_exact_mut(BLOCK * self.length))
-            {
+        let blocks = self.convolution.phases.iter().flatten();
+        // A block's taps are then in the first-level cache for all runs; the other way about, those of wide networks
+        // would come from beyond the second for each.
+        for (block, sums) in blocks.zip(self.sums.chunks_exact_mut(BLOCK * self.length)) {
+            for at in (0..self.length).step_by(run) {
+                let image = &self.image[at..];
                 let mut acc = [[simd.splat_f32s(0.0); R]; BLOCK];
                 for (acc, bias) in acc.iter_mut().zip(block.bias) {
                     *acc = [simd.splat_f32s(bias); R];
