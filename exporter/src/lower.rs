@@ -2,8 +2,7 @@
 
 use crate::error::Result;
 use crate::ir::{Graph, Node, NodeId, Operator};
-use crate::ops::conv::{Conv, ConvTranspose, transposed_kernel};
-use crate::ops::leaf::Constant;
+use crate::ops::conv::{Conv, ConvTranspose, TransposedKernel};
 
 /// Lowers every node.
 ///
@@ -17,15 +16,12 @@ pub fn lower(graph: &Graph) -> Result<Graph> {
 }
 
 /// The transpose of a convolution of stride 1 is a convolution with another kernel, which engines run
-/// faster than they run a transpose. Only where the graph holds the kernel: one that it refers to stays
-/// as it is.
+/// faster than they run a transpose. A kernel that the graph holds is turned about when that is simplified, one that
+/// it refers to when an engine folds constants.
 fn transposed_convolution(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<NodeId>> {
     if node.operator.key() != (ConvTranspose { stride: 1 }).key() {
         return Ok(None);
     }
-    let Some(kernel) = graph.node(inputs[1]).operator.constant().and_then(transposed_kernel) else {
-        return Ok(None);
-    };
-    let kernel = graph.add(Constant::new(kernel), &[])?;
+    let kernel = graph.add(TransposedKernel, &[inputs[1]])?;
     Ok(Some(graph.add(Conv { stride: 1 }, &[inputs[0], kernel])?))
 }

@@ -157,9 +157,43 @@ fn geometry(k: usize, stride: usize) -> Vec<(&'static str, Attribute)> {
     ]
 }
 
-/// The kernel `[I,O,k,k]` whose convolution of stride 1 is the transpose of that of `kernel` `[O,I,k,k]`:
-/// flipped in space, channel axes exchanged.
-pub fn transposed_kernel(kernel: &Tensor) -> Option<Tensor> {
-    let &[o, i, k, l] = kernel.shape() else { return None };
-    Some(Tensor::from_fn(&[i, o, k, l], |at| kernel.at(&[at[1], at[0], k - 1 - at[2], l - 1 - at[3]])))
+/// Of a kernel `[O,I,k,k]`, the one `[I,O,k,k]` whose convolution of stride 1 is the transpose of that of the given
+/// one: flipped in space, channel axes exchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransposedKernel;
+
+impl Operator for TransposedKernel {
+    fn name(&self) -> &'static str {
+        "TransposedKernel"
+    }
+
+    fn shape(&self, inputs: &[&[Dim]]) -> std::result::Result<Shape, String> {
+        match inputs {
+            [weight] if let Some([o, i, k]) = kernel(weight) => Ok([i, o, k, k].map(Dim::Fixed).to_vec()),
+            _ => Err(format!("{inputs:?}")),
+        }
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Tensor {
+        let weight = inputs[0];
+        let &[o, i, k, l] = weight.shape() else { return weight.clone() };
+        Tensor::from_fn(&[i, o, k, l], |at| weight.at(&[at[1], at[0], k - 1 - at[2], l - 1 - at[3]]))
+    }
+
+    /// A permutation that is its own inverse.
+    fn vjp(&self, b: &mut Backward) -> Result<Vec<Option<NodeId>>> {
+        let gradient = b.full_gradient()?;
+        Ok(vec![Some(b.graph.add(TransposedKernel, &[gradient])?)])
+    }
+
+    fn emit(&self, emitter: &mut Emitter, inputs: &[String], output: &str) {
+        let k = emitter.extent_of(&inputs[0], 2);
+        let reversed: Vec<usize> = (0..k).rev().collect();
+        let reversed = emitter.integers(&reversed);
+        let (rows, columns) = (emitter.temporary(output, "rows"), emitter.temporary(output, "columns"));
+        let axis = |axis| [("axis", Attribute::Int(axis))];
+        emitter.node("Gather", &[inputs[0].clone(), reversed.clone()], &rows, &axis(2));
+        emitter.node("Gather", &[rows, reversed], &columns, &axis(3));
+        emitter.node("Transpose", &[columns], output, &[("perm", Attribute::ints(&[1, 0, 2, 3]))]);
+    }
 }

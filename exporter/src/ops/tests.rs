@@ -1,7 +1,7 @@
 //! Every operator: its reverse-mode rule against central differences, and its ONNX nodes, run by tract,
 //! against its own value.
 
-use super::conv::{Conv, ConvTranspose};
+use super::conv::{Conv, ConvTranspose, TransposedKernel};
 use super::elementwise::{Binary, Unary};
 use super::leaf::{Constant, Input};
 use super::linear::Linear;
@@ -65,6 +65,7 @@ fn table() -> Vec<Entry> {
         entry(Linear { transposed: true }, &[&[2, 4], &[4, 3]], &[true, false]),
         entry(GroupVariance { size: 2 }, &[&[2, 4, 3, 5]], &[true]),
         entry(MaxPool, &[&[2, 3, 4, 6]], &[false]),
+        entry(TransposedKernel, &[&[4, 2, 3, 3]], &[true]),
         entry(Softmax::Probability, &[&[2, 5]], &[true]),
         entry(Softmax::Logarithm, &[&[2, 5]], &[true]),
     ]);
