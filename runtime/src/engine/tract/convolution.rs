@@ -20,8 +20,9 @@ const WIDE: usize = 6;
 const NARROW: usize = 3;
 /// Output pixels are computed in multiples of this: the longest run of the widest vectors.
 const RUN: usize = 16 * WIDE;
-/// What the two scratches of a strip may take: they should stay in the second-level cache.
-const STRIP_BYTES: usize = 512 << 10;
+/// What the two scratches of a strip may take. The image's, about half of it, should stay in the second-level cache, and
+/// strips of few rows copy many rows twice.
+const STRIP_BYTES: usize = 1 << 20;
 
 /// A convolution or its transpose, for one size of image.
 #[derive(Clone, Debug, PartialEq)]
