@@ -48,7 +48,7 @@ pub struct Spec {
     /// How the parameters came about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provenance: Option<Provenance>,
-    /// What the model scores.
+    /// What the model scores, with its parameters in float32, whatever its graphs compute in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<Measurement>,
     /// SHA-256, in lower-case hexadecimal, of every other file of a bundle, by file name.

@@ -243,6 +243,20 @@ fn multiply_adds_are_those_of_the_kernels() {
 }
 
 #[test]
+fn features_are_those_of_the_stem_and_the_blocks() {
+    let mut spec = spec();
+    let mut features = |width, blocks: &[usize], stem| {
+        let Architecture::GradResNet(a) = &mut spec.architecture else { unreachable!() };
+        (a.width, a.blocks, a.stem) = (width, blocks.to_vec(), stem);
+        spec.architecture.features_per_pixel()
+    };
+    // 48 channels of the stem and of the first stage, 96 of a quarter, 192 of a sixteenth of the pixels.
+    assert_eq!(features(48, &[1, 1, 1], Stem::Cifar), 48.0 + 48.0 + 96.0 / 4.0 + 192.0 / 16.0);
+    assert_eq!(features(16, &[2, 2, 2, 2], Stem::Cifar), 16.0 + 32.0 + 16.0 + 8.0 + 4.0);
+    assert_eq!(features(64, &[1], Stem::Imagenet), 2.0 * 64.0 / 4.0);
+}
+
+#[test]
 fn rules_of_the_other_families_name_their_field() {
     type Rule = (&'static str, Box<dyn Fn(&mut Spec)>);
     let rules: Vec<Rule> = vec![

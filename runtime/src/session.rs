@@ -48,7 +48,7 @@ impl Session {
     /// About how many bytes denoising takes for each pixel of an image or tile on this engine, for
     /// [`Tiling::within`].
     pub fn bytes_per_pixel(&self) -> u64 {
-        self.engine.kind().bytes_per_channel() * self.spec().architecture.width() as u64
+        (self.engine.kind().bytes_per_feature() * self.spec().architecture.features_per_pixel()).ceil() as u64
     }
 
     /// Probabilities p(c|y) `[N,C]` of images `[N,3,H,W]` of any one size.

@@ -114,13 +114,23 @@ fn a_changed_byte_of_a_model_is_found() {
         let path = entry.unwrap().path();
         std::fs::copy(&path, dir.join(path.file_name().unwrap())).unwrap();
     }
-    let mut bytes = std::fs::read(dir.join("denoiser.onnx")).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(dir.join("denoiser.onnx"), bytes).unwrap();
-    let output = run(&["verify", &dir.display().to_string()]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("denoiser.onnx"), "{}", stderr(&output));
+    let lake = root().join("examples/noisy/lake.png").display().to_string();
+    for file in ["denoiser.onnx", "model.safetensors"] {
+        let bytes = std::fs::read(dir.join(file)).unwrap();
+        let mut changed = bytes.clone();
+        changed[bytes.len() / 2] ^= 1;
+        std::fs::write(dir.join(file), changed).unwrap();
+        let output = run(&["verify", &dir.display().to_string()]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(file), "{}", stderr(&output));
+        // Nor is it run.
+        let model = dir.display().to_string();
+        let out = dir.join("out").display().to_string();
+        let output = run(&["denoise", &lake, "-o", &out, "--model", &model]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(file), "{}", stderr(&output));
+        std::fs::write(dir.join(file), bytes).unwrap();
+    }
 }
 
 #[test]

@@ -94,8 +94,9 @@ pub fn variants() -> Vec<Variant> {
     add("one stage of two blocks".into(), 5, &|a| a.blocks = vec![2]);
     add("four stages".into(), 5, &|a| a.blocks = vec![2, 1, 1, 1]);
     add("neither centred nor scaled".into(), 5, &|a| (a.centre, a.scale) = (0.0, 1.0));
-    // The shape of the bundles that ship.
-    add("photo".into(), 0, &|a| (a.width, a.blocks) = (24, vec![1, 1, 1]));
+    // The shapes of the bundles that ship.
+    add("photo".into(), 0, &|a| (a.width, a.blocks) = (48, vec![1, 1, 1]));
+    add("photo-fast".into(), 0, &|a| (a.width, a.blocks) = (24, vec![1, 1, 1]));
     // The paper's, as far as it says, at a small width.
     add("paper".into(), 10, &|a| {
         (a.block, a.side_connections, a.blocks) =

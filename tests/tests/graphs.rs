@@ -9,10 +9,12 @@ use gradresnet_tests::engines::runtime::{self, Runtime};
 use gradresnet_tests::engines::{Engine, libtorch, python};
 use gradresnet_tests::report;
 use ndarray::Array4;
+use prost::Message;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use tch::{Kind, Tensor};
+use tract_onnx::pb::{ModelProto, NodeProto};
 
 fn variant(name: &str) -> Variant {
     variants().into_iter().find(|v| v.name == name).expect("a variant of that name")
@@ -77,6 +79,15 @@ fn inline_and_shared_weights_compute_the_same() {
         let (inline, shared) = (model(Weights::Inline), model(Weights::Shared));
         let size = |m: &Model, file| std::fs::metadata(m.bundle.path(file)).unwrap().len();
         assert!(size(&shared, "denoiser.onnx") < size(&inline, "denoiser.onnx"), "{name}");
+        // A transpose of stride 1 would be slower than a convolution.
+        let bytes = std::fs::read(shared.bundle.path("denoiser.onnx")).unwrap();
+        let nodes = ModelProto::decode(&*bytes).unwrap().graph.unwrap().node;
+        let strides = |node: &NodeProto| {
+            let strides = node.attribute.iter().find(|a| a.name == "strides");
+            strides.map(|a| a.ints.clone()).unwrap_or_default()
+        };
+        let transposes: Vec<_> = nodes.iter().filter(|n| n.op_type == "ConvTranspose").map(strides).collect();
+        assert!(!transposes.is_empty() && transposes.iter().all(|s| s == &[2, 2]), "{name}: {transposes:?}");
         for engine in runtime::all().unwrap() {
             let reference = engine.run(&inline, &inputs).unwrap();
             let found = engine.run(&shared, &inputs).unwrap();

@@ -1,7 +1,7 @@
 //! A bundle in which something was changed is found out: what `gradresnet verify` rests on.
 
 use gradresnet::engine::{self, Device, EngineKind};
-use gradresnet_export::Options;
+use gradresnet_export::{Options, Weights};
 use gradresnet_models::{Bundle, Spec};
 use gradresnet_tests::cases::variants;
 use prost::Message;
@@ -17,18 +17,19 @@ fn verify(dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn export(dir: &Path) {
+fn export(dir: &Path, weights: Weights) {
     let variant = variants().into_iter().find(|v| v.name == "base").unwrap();
-    gradresnet_export::export(&variant.checkpoint(), dir, &Options::default()).unwrap();
+    let options = Options { weights, ..Options::default() };
+    gradresnet_export::export(&variant.checkpoint(), dir, &options).unwrap();
 }
 
 #[test]
 fn one_changed_byte_of_any_file_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let bundle = dir.path().join("bundle");
-    export(&bundle);
+    export(&bundle, Weights::Shared);
     verify(&bundle).unwrap();
-    for file in ["forward.onnx", "denoiser.onnx", "golden.safetensors", "spec.json"] {
+    for file in ["forward.onnx", "denoiser.onnx", "golden.safetensors", "model.safetensors", "spec.json"] {
         let path = bundle.join(file);
         let bytes = std::fs::read(&path).unwrap();
         let mut changed = bytes.clone();
@@ -55,7 +56,7 @@ fn a_changed_weight_is_found_by_its_graph_and_its_figure() {
     for (file, graph) in [("forward.onnx", "forward"), ("denoiser.onnx", "denoiser")] {
         let dir = tempfile::tempdir().unwrap();
         let bundle = dir.path().join("bundle");
-        export(&bundle);
+        export(&bundle, Weights::Inline);
         let path = bundle.join(file);
         let mut model = ModelProto::decode(&*std::fs::read(&path).unwrap()).unwrap();
         let weights = &mut model.graph.as_mut().unwrap().initializer;

@@ -37,7 +37,7 @@ fn files(dir: &Path, every: usize) -> Vec<PathBuf> {
 #[test]
 fn every_shipped_bundle_verifies_on_every_engine_and_fits_the_limits() {
     let mut total = 0;
-    for name in ["photo", "cifar10"] {
+    for name in ["photo", "photo-fast", "cifar10"] {
         let bundle = bundle(name);
         // Whoever wants to train on has the parameters.
         gradresnet_models::Checkpoint::read(bundle.dir()).unwrap();
@@ -57,35 +57,38 @@ fn every_shipped_bundle_verifies_on_every_engine_and_fits_the_limits() {
 
 /// Every fourth image of CBSD68, noise of 25 added, clipped and rounded to 8 bits as a file would be.
 #[test]
-fn photo_denoises_cbsd68() {
-    const TEST: &str = "photo on CBSD68";
+fn photographs_are_denoised() {
+    const TEST: &str = "photo and photo-fast on CBSD68";
     let Some(data) = resources::path("GRADRESNET_DATA", TEST) else { return };
     let sigma = 25.0 / 255.0;
-    let sessions = sessions("photo", TEST);
     let tiles = Tiling::new(128, None).unwrap();
-    let (mut whole, mut tiled) = (vec![0.0; sessions.len()], 0.0);
     let images = files(&data.join("cbsd68"), 4);
-    for (n, path) in images.iter().enumerate() {
-        let clean = Picture::read(path).unwrap();
-        let mut noisy = clean.clone();
-        gradresnet::noise::add(&mut noisy, sigma, 1, &n.to_string());
-        let noisy = noisy.pixels().mapv(|v| (v.clamp(0.0, 1.0) * 255.0).round() / 255.0).insert_axis(Axis(0));
-        let psnr = |session: &Session, tiling: &Tiling| {
-            let denoised = session.denoise(noisy.view(), &[sigma], None, tiling).unwrap();
-            let denoised = denoised.index_axis(Axis(0), 0).mapv(|v| v.clamp(0.0, 1.0));
-            gradresnet::psnr::psnr(denoised.view(), clean.pixels().view()).unwrap() / images.len() as f64
-        };
-        for (session, whole) in sessions.iter().zip(&mut whole) {
-            *whole += psnr(session, &Tiling::default());
+    // Half a decibel below what they reach, so that another version may have another balance.
+    for (name, least) in [("photo", 29.4), ("photo-fast", 29.2)] {
+        let sessions = sessions(name, TEST);
+        let (mut whole, mut tiled) = (vec![0.0; sessions.len()], 0.0);
+        for (n, path) in images.iter().enumerate() {
+            let clean = Picture::read(path).unwrap();
+            let mut noisy = clean.clone();
+            gradresnet::noise::add(&mut noisy, sigma, 1, &n.to_string());
+            let noisy =
+                noisy.pixels().mapv(|v| (v.clamp(0.0, 1.0) * 255.0).round() / 255.0).insert_axis(Axis(0));
+            let psnr = |session: &Session, tiling: &Tiling| {
+                let denoised = session.denoise(noisy.view(), &[sigma], None, tiling).unwrap();
+                let denoised = denoised.index_axis(Axis(0), 0).mapv(|v| v.clamp(0.0, 1.0));
+                gradresnet::psnr::psnr(denoised.view(), clean.pixels().view()).unwrap() / images.len() as f64
+            };
+            for (session, whole) in sessions.iter().zip(&mut whole) {
+                *whole += psnr(session, &Tiling::default());
+            }
+            tiled += psnr(&sessions[0], &tiles);
         }
-        tiled += psnr(&sessions[0], &tiles);
+        assert!(whole[0] >= least, "{name}: {whole:?}");
+        // The norms see a tile's statistics instead of the image's, which costs 0.1 to 0.2 dB. A seam or a shift costs
+        // whole decibels.
+        assert!((tiled - whole[0]).abs() < 0.25, "{name}: tiled {tiled}, whole {whole:?}");
+        assert!(whole.iter().all(|p| (p - whole[0]).abs() < 0.01), "{name}: {whole:?}");
     }
-    // The whole set is required to reach 29.0 dB.
-    assert!(whole[0] >= 29.0, "{whole:?}");
-    // The norms see a tile's statistics instead of the image's; the longer a model is trained, the more it relies on
-    // them: 0.17 dB of the present one, below 0.1 of the one before. A seam or a shift costs whole decibels.
-    assert!((tiled - whole[0]).abs() < 0.25, "tiled {tiled}, whole {whole:?}");
-    assert!(whole.iter().all(|p| (p - whole[0]).abs() < 0.01), "{whole:?}");
 }
 
 /// Every eighth image of the test set, on every engine and in the trainer.

@@ -327,6 +327,11 @@ impl Config {
             require((0.0..=1.0).contains(&j.noise), "jem.noise", "must be 0 to 1")?;
             require((0.0..=1.0).contains(&j.reinit), "jem.reinit", "must be 0 to 1")?;
         }
+        require(
+            self.optimizer.cooldown.is_none_or(|c| (1..=self.steps).contains(&c)),
+            "optimizer.cooldown",
+            format!("must be 1 to steps, which is {}", self.steps),
+        )?;
         self.optimizer.validate()
     }
 
@@ -434,6 +439,7 @@ reinit = 0.05
 clip = 1.0
 average = 0.9
 warmup = 1
+cooldown = 2
 [optimizer.muon]
 learning_rate = 0.02
 momentum = 0.95
@@ -455,6 +461,8 @@ weight_decay = 0.0
         ("held_out = 0.25", "held_out = 0.75", "must be 0 to 0.5"),
         ("held_out = 0.25", "held_out = \"some\"", "expected a number"),
         ("validate_every = 2", "validate_every = 0", "must be above 0"),
+        ("cooldown = 2", "cooldown = 0", "optimizer.cooldown: must be 1 to steps, which is 4"),
+        ("cooldown = 2", "cooldown = 5", "optimizer.cooldown: must be 1 to steps, which is 4"),
         ("name = \"tiny\"", "name = \"a b\"", "letters, digits"),
         (
             "[architecture.gradresnet]",

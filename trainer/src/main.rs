@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
-use gradresnet_models::{Checkpoint, Measurement, Precision, checkpoint, staged};
+use gradresnet_models::{Checkpoint, Measurement, checkpoint, staged};
 use gradresnet_train::config::Config;
 use gradresnet_train::data::{Images, Split};
 use gradresnet_train::device::Machine;
@@ -225,12 +225,6 @@ fn watch(run: &mut Run, dir: &Path) -> Result<()> {
 fn eval(args: Eval) -> Result<()> {
     let device = args.machine.prepare();
     let Checkpoint { spec, parameters, .. } = Checkpoint::read(&args.checkpoint)?;
-    ensure!(
-        args.record.is_none() || spec.precision == Precision::Float32,
-        "{}: its graphs compute in float16, and what is measured here is float32; record the figures of the checkpoint \
-         that it was exported from, and export that again",
-        args.checkpoint.display()
-    );
     let images = Images::open(&args.data, Split::Test)?;
     let kind = if args.float64 { Kind::Double } else { Kind::Float };
     let net = Network::from_tensors(&spec.architecture, spec.classes.len(), &parameters, kind, device)

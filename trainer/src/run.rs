@@ -336,7 +336,8 @@ impl Run {
         spec.provenance = Some(Provenance {
             data: match &state.data_before {
                 // Of several legs on the same images, one is enough to tell.
-                Some(before) if before.rsplit(THEN).next() == Some(&*self.config.data) => before.clone(),
+                Some(before) if *before == self.config.data => before.clone(),
+                Some(before) if before.ends_with(&format!("{THEN}{}", self.config.data)) => before.clone(),
                 Some(before) => format!("{before}{THEN}{}", self.config.data),
                 None => self.config.data.clone(),
             },

@@ -181,6 +181,16 @@ impl Architecture {
         }
     }
 
+    /// Channels, for each pixel of the image, of what the first layer and every block put out. That is what a gradient
+    /// keeps; of a network that needs none, what goes into a layer and comes out of it.
+    pub fn features_per_pixel(&self) -> f64 {
+        match self {
+            Architecture::GradResNet(a) => stages_features(a.stem, a.width, &a.blocks),
+            Architecture::ResNet(a) => stages_features(a.stem, a.width, &a.blocks),
+            Architecture::DnCnn(_) | Architecture::DruNet(_) => 2.0 * self.width() as f64,
+        }
+    }
+
     /// Every parameter with `classes` classes, in the order of the forward pass.
     pub(crate) fn list(&self, classes: usize) -> Vec<Parameter> {
         let mut list = List::default();
@@ -229,6 +239,13 @@ impl From<DruNet> for Architecture {
 
 fn default_group_size() -> usize {
     8
+}
+
+/// [`Architecture::features_per_pixel`] of stages, each with twice the channels and a quarter of the pixels of the one
+/// before.
+fn stages_features(stem: Stem, width: usize, blocks: &[usize]) -> f64 {
+    let blocks = blocks.iter().zip(0..).map(|(&blocks, stage)| blocks as f64 / 2f64.powi(stage));
+    width as f64 / stem.stride().pow(2) as f64 * (1.0 + blocks.sum::<f64>())
 }
 
 /// Multiply-adds per pixel of stages of basic blocks whose first has `width` channels at `area` pixels a

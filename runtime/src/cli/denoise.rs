@@ -44,7 +44,7 @@ pub struct Args {
     in_place: bool,
     #[command(flatten)]
     existing: ExistingArgs,
-    /// Say what would be done, and whether the model and the engine are there, and do nothing
+    /// Say what would be done, and do nothing; it is an error if the model or the engine is not there
     #[arg(long)]
     dry_run: bool,
     /// Noise level in 8-bit units, `auto` to estimate it for each image, or `folder` for the median of
@@ -65,8 +65,9 @@ pub struct Args {
     guidance: f32,
     #[command(flatten)]
     model: ModelArgs,
-    /// Memory for the images in work and their tiles; one image may take more by itself [default: 1G for
-    /// each thread]
+    /// Memory for the images in work and their tiles, which it may make smaller; one image may take more by
+    /// itself [default: 1G for each thread, and tiles as they are: 0.5 GiB each with `photo` and tract, 2 GiB with
+    /// ONNX Runtime]
     #[arg(long, value_parser = memory, value_name = "SIZE", help_heading = "Resources")]
     memory: Option<u64>,
     /// Side of the tiles in pixels [default: 448, for images of more than 512×512 pixels, less if

@@ -29,13 +29,14 @@ impl EngineKind {
     /// All of them.
     pub const ALL: [EngineKind; 2] = [EngineKind::Tract, EngineKind::Ort];
 
-    /// About how much memory denoising takes for each pixel of a tile and each channel of the network's first
-    /// convolution (`gradresnet bench BUNDLE --size 400` reports it). ONNX Runtime trades memory for time: without its
-    /// arena it takes a third of this, and a third longer.
-    pub(crate) fn bytes_per_channel(self) -> u64 {
+    /// About how much memory denoising takes for each of [`gradresnet_models::Architecture::features_per_pixel`]: the
+    /// peak of `gradresnet bench BUNDLE --size 400 --engine ENGINE --json` over 160,000 pixels gives 18 to 19 bytes for the
+    /// shipped models on tract, and 55 to 75 on ONNX Runtime, which trades memory for time: without its arena it takes a
+    /// third of this, and a third longer.
+    pub(crate) fn bytes_per_feature(self) -> f64 {
         match self {
-            EngineKind::Tract => 50,
-            EngineKind::Ort => 210,
+            EngineKind::Tract => 19.0,
+            EngineKind::Ort => 75.0,
         }
     }
 

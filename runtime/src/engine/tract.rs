@@ -123,10 +123,10 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// Whatever works on whole images is an operator of this module, in both graphs of both models.
+    /// Whatever works on whole images is an operator of this module, in both graphs of every model.
     #[test]
     fn shipped_models_leave_no_image_to_other_operators() {
-        for name in ["photo", "cifar10"] {
+        for name in ["photo", "photo-fast", "cifar10"] {
             let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/zoo");
             let bundle = Bundle::open(&zoo.join(name)).unwrap();
             for graph in Graph::ALL {

@@ -52,7 +52,6 @@ impl OptimizerConfig {
         if let Some(muon) = &self.muon {
             muon.validate()?;
         }
-        require(self.cooldown != Some(0), "optimizer.cooldown", "must be above 0")?;
         require(self.clip.is_none_or(|c| c > 0.0), "optimizer.clip", "must be above 0")?;
         require(
             self.average.is_none_or(|a| (0.0..1.0).contains(&a)),

@@ -20,8 +20,8 @@ const WIDE: usize = 6;
 const NARROW: usize = 3;
 /// Output pixels are computed in multiples of this: the longest run of the widest vectors.
 const RUN: usize = 16 * WIDE;
-/// What the two scratches of a strip may take. The image's, about half of it, should stay in the second-level cache, and
-/// strips of few rows copy many rows twice.
+/// What the two scratches of a strip may take. The image's, of a convolution that keeps size and channels half of it, should
+/// stay in the second-level cache; strips of few rows copy many rows twice.
 const STRIP_BYTES: usize = 1 << 20;
 
 /// A convolution or its transpose, for one size of image.
@@ -359,8 +359,8 @@ impl Product<'_> {
     fn run<S: Simd, const R: usize>(self, simd: S) {
         let run = R * S::F32_LANES;
         let blocks = self.convolution.phases.iter().flatten();
-        // A block's taps are then in the first-level cache for all runs; the other way about, those of wide networks
-        // would come from beyond the second for each.
+        // A block's taps then stay in the first two levels of cache for all runs; the other way about, all blocks' taps,
+        // megabytes of a wide network, would be read for each run.
         for (block, sums) in blocks.zip(self.sums.chunks_exact_mut(BLOCK * self.length)) {
             for at in (0..self.length).step_by(run) {
                 let image = &self.image[at..];
@@ -490,8 +490,9 @@ mod tests {
     }
 
     /// Sizes below, at and above what a strip and a run hold, and batches that share a strip.
-    const SHAPES: [[usize; 3]; 6] =
-        [[1, 8, 8], [3, 4, 4], [70, 4, 8], [2, 32, 20], [1, 300, 64], [2, 16, 1200]];
+    const SHAPES: [[usize; 3]; 6] = [[1, 8, 8], [3, 4, 4], [70, 4, 8], [2, 32, 20], [1, 700, 64], CUT];
+    /// This one takes several strips whatever the kernel and the stride.
+    const CUT: [usize; 3] = [2, 40, 1600];
 
     #[test]
     fn convolutions_are_sums_of_products() {
@@ -514,6 +515,7 @@ mod tests {
             };
             let input = Plane { channels: CHANNELS, height: h, width: w };
             let op = Convolution::new(&kernel, stride, input, [h / stride, w / stride], Pool::default());
+            assert!([n, h, w] != CUT || op.strips(n).1 < op.size[0]);
             compare(&run(&op, shape, &image), &expected);
         }
     }
@@ -546,6 +548,7 @@ mod tests {
                 Plane { channels: OUTPUTS, height: size[0], width: size[1] },
                 Pool::default(),
             );
+            assert!([n, h, w] != CUT || op.strips(n).1 < op.size[0]);
             compare(&run(&op, [n, OUTPUTS, size[0], size[1]], &gradient), &expected);
         }
     }
