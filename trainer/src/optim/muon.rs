@@ -60,17 +60,25 @@ impl Muon {
     }
 }
 
-/// The matrix with its singular values brought near 1, and its singular vectors kept.
+/// The matrix X with its singular values brought near 1, and its singular vectors kept.
+///
+/// An iteration multiplies X by a polynomial P of G = XXᵀ, and makes P²G of G, so the long side of X takes
+/// part twice in all and not twice an iteration. Forming G costs the singular values below 3e-4 of the largest;
+/// five iterations would leave those below 0.15.
 fn orthogonalise(matrix: &Tensor) -> Tensor {
     let [a, b, c] = QUINTIC;
     let tall = matrix.size()[0] > matrix.size()[1];
-    let mut x = if tall { matrix.tr() } else { matrix.shallow_clone() };
-    x = &x / (x.square().sum(Kind::Float).sqrt() + 1e-7);
+    let wide = if tall { matrix.tr() } else { matrix.shallow_clone() };
+    let x = &wide / (wide.square().sum(Kind::Float).sqrt() + 1e-7);
+    let identity = Tensor::eye(x.size()[0], (x.kind(), x.device()));
+    let mut gram = x.matmul(&x.tr());
+    let mut product = identity.shallow_clone();
     for _ in 0..ITERATIONS {
-        let gram = x.matmul(&x.tr());
-        let polynomial = &gram * b + gram.matmul(&gram) * c;
-        x = &x * a + polynomial.matmul(&x);
+        let polynomial = &identity * a + &gram * b + gram.matmul(&gram) * c;
+        gram = polynomial.matmul(&gram).matmul(&polynomial);
+        product = polynomial.matmul(&product);
     }
+    let x = product.matmul(&x);
     if tall { x.tr() } else { x }
 }
 
@@ -78,6 +86,34 @@ fn orthogonalise(matrix: &Tensor) -> Tensor {
 mod tests {
     use super::*;
     use tch::Device;
+
+    /// The iteration as its authors write it.
+    fn iterated(matrix: &Tensor) -> Tensor {
+        let [a, b, c] = QUINTIC;
+        let mut x = matrix / matrix.square().sum(matrix.kind()).sqrt();
+        for _ in 0..ITERATIONS {
+            let gram = x.matmul(&x.tr());
+            x = &x * a + (&gram * b + gram.matmul(&gram) * c).matmul(&x);
+        }
+        x
+    }
+
+    #[test]
+    fn the_short_side_alone_is_iterated_to_the_same_end() {
+        tch::manual_seed(4);
+        // The singular values of the second fall over five decades, those of the third end at 0.
+        let spread =
+            |least: f64| Tensor::logspace(0.0, least, 48, 10.0, (Kind::Float, Device::Cpu)).unsqueeze(1);
+        for (scale, tolerance) in [(spread(0.0), 1e-5), (spread(-5.0), 1e-3), (spread(-30.0), 1e-3)] {
+            let matrix = scale * Tensor::randn([48, 432], (Kind::Float, Device::Cpu));
+            let exact = iterated(&matrix.to_kind(Kind::Double));
+            let tall = orthogonalise(&matrix.tr()).tr();
+            for x in [orthogonalise(&matrix), tall] {
+                let error = (x - &exact).norm().double_value(&[]) / exact.norm().double_value(&[]);
+                assert!(error < tolerance, "{error}");
+            }
+        }
+    }
 
     #[test]
     fn singular_values_end_near_one() {
