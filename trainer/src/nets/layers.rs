@@ -113,14 +113,18 @@ impl Layers {
         }
     }
 
-    /// The convolution at `path`, with its bias if it has one.
+    /// The convolution at `path`, with its bias if it has one, in the kind of the parameters.
     pub(super) fn convolution(&self, path: &str, x: &Tensor, stride: i64, padding: i64) -> Tensor {
+        self.hidden(path, x, stride, padding).to_kind(self.tensors[&format!("{path}.weight")].kind())
+    }
+
+    /// The convolution at `path` in the kind that convolutions compute in: for what an activation alone parts from
+    /// the next convolution, which would round it to that kind anyway.
+    pub(super) fn hidden(&self, path: &str, x: &Tensor, stride: i64, padding: i64) -> Tensor {
         let weight = &self.tensors[&format!("{path}.weight")];
         let bias = self.get(&format!("{path}.bias"));
         let cast = |t: &Tensor| t.to_kind(self.convolutions);
-        let y =
-            cast(x).conv2d(&cast(weight), bias.map(cast), [stride, stride], [padding, padding], [1, 1], 1);
-        y.to_kind(x.kind())
+        cast(x).conv2d(&cast(weight), bias.map(cast), [stride, stride], [padding, padding], [1, 1], 1)
     }
 
     /// The 2×2 transposed convolution of stride 2 at `path`.
