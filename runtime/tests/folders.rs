@@ -177,7 +177,12 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let output = denoise(&dir, &["in", "-o", "out", "--dry-run", "--model", "nowhere"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("nowhere"), "{}", stderr(&output));
+    std::fs::write(dir.join("log.jsonl"), "kept").unwrap();
+    let output = denoise(&dir, &["in", "-o", "out", "--dry-run", "--recursive", "--report", "log.jsonl"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("log.jsonl: exists"), "{}", stderr(&output));
     assert!(!dir.join("out").exists());
+    assert_eq!(std::fs::read_to_string(dir.join("log.jsonl")).unwrap(), "kept");
 }
 
 #[test]

@@ -90,6 +90,9 @@ pub struct Denoising {
     pub schedule: Vec<Change>,
     /// Noise levels in 8-bit units, `[min, max]`.
     pub sigma: NoiseLevel,
+    /// Fraction of the images whose noisy versions are clipped to [0, 1], as 8-bit files are.
+    #[serde(default)]
+    pub clipped: f64,
     /// Factor of this term in the loss; 1 is eq. 13.
     #[serde(default = "unit")]
     pub weight: f64,
@@ -296,6 +299,7 @@ impl Config {
                 "denoising.sigma",
                 "there is no noise to remove: max must be above 0",
             )?;
+            require((0.0..=1.0).contains(&d.clipped), "denoising.clipped", "must be 0 to 1")?;
             require((0.0..=4.0).contains(&d.weight_power), "denoising.weight_power", "must be 0 to 4")?;
             let mut after = 0;
             for (i, change) in d.schedule.iter().enumerate() {
@@ -411,6 +415,7 @@ scale = 4.0
 batch = 2
 size = 8
 sigma = [1, 70]
+clipped = 0.5
 weight = 2.0
 weight_power = 1.0
 target = "both"
@@ -487,6 +492,7 @@ weight_decay = 0.0
         ("sigma = [1, 70]", "sigma = [70, 1]", "0 ≤ min ≤ max ≤ 10000"),
         ("sigma = [1, 70]", "sigma = [0, 0]", "max must be above 0"),
         ("sigma = [1, 70]", "sigma = [1, 70, 100]", "must be [min, max]"),
+        ("clipped = 0.5", "clipped = 1.5", "denoising.clipped: must be 0 to 1"),
         ("weight = 2.0", "weight = 0.0", "denoising.weight: must be above 0 and at most 10000"),
         ("weight_power = 1.0", "weight_power = 9.0", "must be 0 to 4"),
         (

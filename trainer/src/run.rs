@@ -410,6 +410,7 @@ fn denoising_plan(config: &Config) -> Option<BatchPlan> {
         augment: d.augment,
         mix: false,
         sigma: d.sigma,
+        clipped: d.clipped,
         seed: config.seed.wrapping_mul(2),
     })
 }
@@ -421,6 +422,7 @@ fn classification_plan(config: &Config) -> Option<BatchPlan> {
         augment: c.augment,
         mix: c.mix,
         sigma: c.sigma,
+        clipped: 0.0,
         seed: config.seed.wrapping_mul(2).wrapping_add(1),
     })
 }
@@ -432,6 +434,7 @@ fn jem_plan(config: &Config) -> Option<BatchPlan> {
         augment: j.augment,
         mix: false,
         sigma: j.sigma,
+        clipped: 0.0,
         seed: config.seed.wrapping_mul(2) ^ JEM_SEED,
     })
 }

@@ -7,6 +7,7 @@ use super::workers::{self, Budget};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
 use gradresnet::engine::{EngineKind, Graph};
+use gradresnet::noise::after_clipping;
 use gradresnet::{Encoding, ErrorKind, Format, Picture, Session, Tiling, extensions};
 use ndarray::Array2;
 use serde::Serialize;
@@ -48,7 +49,8 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Noise level in 8-bit units, `auto` to estimate it for each image, or `folder` for the median of
-    /// the estimates of all images
+    /// the estimates of all images. A level that is given is that in mid-tones: of integer samples, what
+    /// clipping took away in dark and bright places is taken off it
     #[arg(long, default_value = "auto", value_parser = noise_level, value_name = "auto|folder|S",
           allow_negative_numbers = true, help_heading = "Denoising")]
     sigma: Sigma,
@@ -102,7 +104,9 @@ pub struct Args {
 enum Sigma {
     Auto,
     Folder,
-    /// In 8-bit units.
+    /// The median that was found, in 8-bit units.
+    Median(f32),
+    /// Before what clipping took away, in 8-bit units.
     Given(f32),
 }
 
@@ -191,7 +195,7 @@ struct Record<'a> {
 struct Done {
     height: usize,
     width: usize,
-    /// In 8-bit units, without the strength.
+    /// What was removed, in 8-bit units, without the strength.
     sigma: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     psnr: Option<f64>,
@@ -215,12 +219,14 @@ impl Report {
             options.write(true).create_new(true);
         }
         let file = options.open(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                anyhow!("{}: exists; --overwrite replaces it, --skip-existing adds to it", path.display())
-            }
+            std::io::ErrorKind::AlreadyExists => Report::would_replace(path),
             _ => anyhow!("{}: cannot be written: {error}", path.display()),
         })?;
         Ok(Report { path: path.to_path_buf(), file: Mutex::new(file) })
+    }
+
+    fn would_replace(path: &Path) -> anyhow::Error {
+        anyhow!("{}: exists; --overwrite replaces it, --skip-existing adds to it", path.display())
     }
 
     fn add(&self, record: &Record) -> Result<()> {
@@ -298,6 +304,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
         );
     }
     if args.dry_run {
+        if let Some(path) = args.report.as_deref().filter(|path| path.exists()) {
+            let ExistingArgs { overwrite, skip_existing } = args.existing;
+            ensure!(overwrite || skip_existing, Report::would_replace(path));
+        }
         placed.say(&console);
         for job in &jobs {
             line(format_args!("{} -> {}", job.input.path.display(), job.output.display()));
@@ -434,7 +444,7 @@ impl Plan {
             found.sort_by(f32::total_cmp);
             if let Some(&median) = found.get(found.len() / 2) {
                 console.say(format!("σ = {median:.1}, the median of {}", images(found.len())));
-                self.sigma = Sigma::Given(median);
+                self.sigma = Sigma::Median(median);
             }
         }
         if let Sigma::Given(sigma) = self.sigma {
@@ -465,8 +475,10 @@ impl Plan {
         let (_share, mut picture) = self.read(path)?;
         // How the channels share the noise is found in the image, even where its level is given.
         let mut noise = self.session.estimate_noise(&picture);
-        if let Sigma::Given(sigma) = self.sigma {
-            noise.sigma = sigma / 255.0;
+        match self.sigma {
+            Sigma::Given(sigma) => noise.sigma = after_clipping(&picture, sigma / 255.0),
+            Sigma::Median(sigma) => noise.sigma = sigma / 255.0,
+            Sigma::Auto | Sigma::Folder => {}
         }
         let sigma = noise.sigma;
         noise.sigma *= self.strength;

@@ -1,8 +1,11 @@
-//! White Gaussian noise: adding it, estimating how much there is, and making that of all channels
-//! independent.
+//! White Gaussian noise: adding it, estimating how much there is, what clipping leaves of it, and making that of
+//! all channels independent.
 
+mod clipping;
 mod patches;
 pub(crate) mod whitening;
+
+pub use clipping::after_clipping;
 
 use crate::picture::Picture;
 use gradresnet_models::SigmaRange;

@@ -219,9 +219,9 @@ impl WithSimd for OnPlane<'_, '_> {
             for (instruction, &buffer) in program.instructions.iter().zip(program.buffers.iter()) {
                 let mut result = std::mem::take(&mut buffers[buffer]);
                 let target = &mut result[..count];
-                match *instruction {
+                let done = match *instruction {
                     Instruction::Unary(function, a) => {
-                        unary(function, run.piece(a, index, at, count, buffers), target, &run.functions)?;
+                        unary(function, run.piece(a, index, at, count, buffers), target, &run.functions)
                     }
                     Instruction::Binary(function, a, b) => {
                         let a = run.piece(a, index, at, count, buffers);
@@ -233,9 +233,11 @@ impl WithSimd for OnPlane<'_, '_> {
                             Binary::Divide => binary(a, b, target, |a, b| a / b),
                             Binary::Maximum => binary(a, b, target, f32::max),
                         }
+                        Ok(())
                     }
-                }
+                };
                 buffers[buffer] = result;
+                done?;
             }
             let (mut kept, mut summed) = (0, 0);
             for output in program.outputs.iter() {
