@@ -142,7 +142,8 @@ impl Session {
     /// the picture; small pictures are padded to few sizes. What cannot be seen, colour that is wholly transparent, stays as it is and does not
     /// touch what can; transparency itself is kept. Grey pictures stay grey. Class weights are `[1,C]`.
     ///
-    /// `noise` is what [`Session::estimate_noise`] finds, or that with another `sigma`. With
+    /// `noise` is what [`Session::estimate_noise`] finds, or that with another `sigma`; a level from before the picture
+    /// was clipped goes through [`noise::after_clipping`] first. With
     /// [`Spread::Grey`] a picture in colour loses its colour.
     ///
     /// After an error the picture may be half denoised.

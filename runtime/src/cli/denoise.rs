@@ -45,16 +45,17 @@ pub struct Args {
     in_place: bool,
     #[command(flatten)]
     existing: ExistingArgs,
-    /// Say what would be done, and do nothing; it is an error if the model or the engine is not there
+    /// Say what would be done, and do nothing; it is an error if the model or the engine is not there, or the report
+    /// is and may not be replaced
     #[arg(long)]
     dry_run: bool,
     /// Noise level in 8-bit units, `auto` to estimate it for each image, or `folder` for the median of
-    /// the estimates of all images. A level that is given is that in mid-tones: of integer samples, what
-    /// clipping took away in dark and bright places is taken off it
+    /// the estimates of all images. S is the level in mid-tones, before samples were clipped to [0, 1]; what that
+    /// left of it is computed. `gradresnet noise` and --report tell levels after clipping
     #[arg(long, default_value = "auto", value_parser = noise_level, value_name = "auto|folder|S",
           allow_negative_numbers = true, help_heading = "Denoising")]
     sigma: Sigma,
-    /// What the noise level is multiplied by: below 1 keeps more detail and noise, above 1 less
+    /// What the noise level, after clipping, is multiplied by: below 1 keeps more detail and noise, above 1 less
     #[arg(long, default_value = "1", value_parser = strength, value_name = "F",
           allow_negative_numbers = true, help_heading = "Denoising")]
     strength: f32,
@@ -304,7 +305,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         );
     }
     if args.dry_run {
-        if let Some(path) = args.report.as_deref().filter(|path| path.exists()) {
+        if let Some(path) = args.report.as_deref().filter(|path| path.symlink_metadata().is_ok()) {
             let ExistingArgs { overwrite, skip_existing } = args.existing;
             ensure!(overwrite || skip_existing, Report::would_replace(path));
         }
@@ -476,7 +477,7 @@ impl Plan {
         // How the channels share the noise is found in the image, even where its level is given.
         let mut noise = self.session.estimate_noise(&picture);
         match self.sigma {
-            Sigma::Given(sigma) => noise.sigma = after_clipping(&picture, sigma / 255.0),
+            Sigma::Given(sigma) => noise.sigma = after_clipping(&picture, noise.spread, sigma / 255.0),
             Sigma::Median(sigma) => noise.sigma = sigma / 255.0,
             Sigma::Auto | Sigma::Folder => {}
         }

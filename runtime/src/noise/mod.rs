@@ -30,8 +30,8 @@ pub fn add(picture: &mut Picture, sigma: f32, seed: u64, name: &str) {
 /// The noise in a picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Noise {
-    /// Standard deviation in every channel, in image units; of [`Spread::Luminance`] before chroma was
-    /// smoothed.
+    /// Standard deviation in every channel, in image units, of what clipping left of it ([`after_clipping`]); of
+    /// [`Spread::Luminance`] before chroma was smoothed.
     pub sigma: f32,
     /// How the channels share it.
     pub spread: Spread,

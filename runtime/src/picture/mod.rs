@@ -105,11 +105,6 @@ impl Picture {
             || (0..self.height).all(|y| (0..self.width).all(|x| equal(y, x) || self.is_hidden(y, x)))
     }
 
-    /// Whether its samples are integers, which have no values beyond [0, 1].
-    pub(crate) fn is_clipped(&self) -> bool {
-        self.samples.depth() != Depth::Float
-    }
-
     /// Whether the file has transparency.
     pub fn has_alpha(&self) -> bool {
         self.channels.is_multiple_of(2)

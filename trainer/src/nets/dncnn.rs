@@ -13,7 +13,7 @@ pub(super) fn denoise(a: &DnCnn, layers: &Layers, noisy: &Tensor, phase: Phase) 
         let path = format!("layers.{layer}");
         let (conv, norm) = (format!("{path}.conv"), format!("{path}.norm"));
         x = match a.norm {
-            Norm::None => layers.hidden(&conv, &x, 1, 1),
+            Norm::None => layers.convolution_unwidened(&conv, &x, 1, 1),
             kind => layers.norm(&norm, kind, a.width, &layers.convolution(&conv, &x, 1, 1), phase),
         }
         .relu();

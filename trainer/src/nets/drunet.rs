@@ -8,7 +8,7 @@ use tch::Tensor;
 pub(super) fn denoise(a: &DruNet, layers: &Layers, noisy: &Tensor, sigma: &Tensor) -> Tensor {
     let blocks = |path: &str, mut x: Tensor| {
         for block in 0..a.blocks {
-            let h = layers.hidden(&format!("{path}.{block}.conv1"), &x, 1, 1).relu();
+            let h = layers.convolution_unwidened(&format!("{path}.{block}.conv1"), &x, 1, 1).relu();
             x = layers.convolution(&format!("{path}.{block}.conv2"), &h, 1, 1) + x;
         }
         x

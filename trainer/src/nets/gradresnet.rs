@@ -45,7 +45,7 @@ fn block(a: &GradResNet, layers: &Layers, stage: usize, block: usize, x: &Tensor
     let activation = |x: &Tensor| activation(a.activation, x);
     let norm = |path: &str, x: &Tensor| layers.norm(path, a.norm, a.group_size, x, phase);
 
-    let h = activation(&layers.hidden(&format!("{path}.conv1"), x, stride, 1));
+    let h = activation(&layers.convolution_unwidened(&format!("{path}.conv1"), x, stride, 1));
     let h = layers.convolution(&format!("{path}.conv2"), &h, 1, 1);
     let shortcut = if changes {
         let r = layers.convolution(&format!("{path}.shortcut.conv"), x, stride, 0);

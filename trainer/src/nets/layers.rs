@@ -17,7 +17,7 @@ const BATCH_NORM_MOMENTUM: f64 = 0.1;
 pub(super) struct Layers {
     list: Vec<Parameter>,
     tensors: BTreeMap<String, Tensor>,
-    /// What convolutions compute in; parameters and everything between layers keep their own kind.
+    /// What convolutions compute in; parameters, norms and sums keep their own kind.
     convolutions: Kind,
 }
 
@@ -115,12 +115,14 @@ impl Layers {
 
     /// The convolution at `path`, with its bias if it has one, in the kind of the parameters.
     pub(super) fn convolution(&self, path: &str, x: &Tensor, stride: i64, padding: i64) -> Tensor {
-        self.hidden(path, x, stride, padding).to_kind(self.tensors[&format!("{path}.weight")].kind())
+        self.convolution_unwidened(path, x, stride, padding)
+            .to_kind(self.tensors[&format!("{path}.weight")].kind())
     }
 
     /// The convolution at `path` in the kind that convolutions compute in: for what an activation alone parts from
-    /// the next convolution, which would round it to that kind anyway.
-    pub(super) fn hidden(&self, path: &str, x: &Tensor, stride: i64, padding: i64) -> Tensor {
+    /// the next convolution, which would round it to that kind anyway. (The second derivative of GELU, several operations
+    /// in libtorch, is rounded after each.)
+    pub(super) fn convolution_unwidened(&self, path: &str, x: &Tensor, stride: i64, padding: i64) -> Tensor {
         let weight = &self.tensors[&format!("{path}.weight")];
         let bias = self.get(&format!("{path}.bias"));
         let cast = |t: &Tensor| t.to_kind(self.convolutions);
@@ -132,7 +134,7 @@ impl Layers {
         let weight = &self.tensors[&format!("{path}.weight")];
         let cast = |t: &Tensor| t.to_kind(self.convolutions);
         let y = cast(x).conv_transpose2d(&cast(weight), None::<&Tensor>, [2, 2], [0, 0], [0, 0], 1, [1, 1]);
-        y.to_kind(x.kind())
+        y.to_kind(weight.kind())
     }
 
     /// The linear map `path`.weight on `[N,K]`, with `path`.bias if there is one; `None` without a weight.

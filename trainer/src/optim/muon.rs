@@ -71,12 +71,14 @@ fn orthogonalise(matrix: &Tensor) -> Tensor {
     let wide = if tall { matrix.tr() } else { matrix.shallow_clone() };
     let x = &wide / (wide.square().sum(Kind::Float).sqrt() + 1e-7);
     let identity = Tensor::eye(x.size()[0], (x.kind(), x.device()));
+    let polynomial = |gram: &Tensor| &identity * a + gram * b + gram.matmul(gram) * c;
     let mut gram = x.matmul(&x.tr());
-    let mut product = identity.shallow_clone();
-    for _ in 0..ITERATIONS {
-        let polynomial = &identity * a + &gram * b + gram.matmul(&gram) * c;
-        gram = polynomial.matmul(&gram).matmul(&polynomial);
-        product = polynomial.matmul(&product);
+    let mut factor = polynomial(&gram);
+    let mut product = factor.shallow_clone();
+    for _ in 1..ITERATIONS {
+        gram = factor.matmul(&gram).matmul(&factor);
+        factor = polynomial(&gram);
+        product = factor.matmul(&product);
     }
     let x = product.matmul(&x);
     if tall { x.tr() } else { x }
@@ -101,7 +103,8 @@ mod tests {
     #[test]
     fn the_short_side_alone_is_iterated_to_the_same_end() {
         tch::manual_seed(4);
-        // The singular values of the second fall over five decades, those of the third end at 0.
+        // The singular values of the second fall over five decades, those of the third end at 0. Float32 alone errs by
+        // 4e-6 and 1.5e-4: the second is what G forgets of small ones.
         let spread =
             |least: f64| Tensor::logspace(0.0, least, 48, 10.0, (Kind::Float, Device::Cpu)).unsqueeze(1);
         for (scale, tolerance) in [(spread(0.0), 1e-5), (spread(-5.0), 1e-3), (spread(-30.0), 1e-3)] {
@@ -113,6 +116,8 @@ mod tests {
                 assert!(error < tolerance, "{error}");
             }
         }
+        let nothing = Tensor::zeros([48, 432], (Kind::Float, Device::Cpu));
+        assert!(orthogonalise(&nothing).equal(&nothing));
     }
 
     #[test]
