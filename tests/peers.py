@@ -5,6 +5,7 @@
     python tests/peers.py speed models/zoo/photo --size 256 --batch 1 --threads 1
     python tests/peers.py quality models/zoo/photo CBSD68 --images 10
     python tests/peers.py profile models/zoo/photo
+    python tests/peers.py mosaic CBSD68 mosaic.png
 
 `speed`: the same weights as eager PyTorch autograd, through torch.compile, and as make_fx + torch.onnx.export
 in ONNX Runtime, beside `gradresnet bench` on both engines. Each round runs all of them once; the figures are
@@ -13,10 +14,13 @@ medians over rounds, and CPU time over all of a process's threads, which other p
 `quality`: dB and seconds of `gradresnet denoise`, BM3D and OpenCV's non-local means on the same 8-bit images.
 
 `profile`: ONNX Runtime's time in the denoiser graph by operator, on one thread.
+
+`mosaic`: a large image of parts of photographs, to time tiles with.
 """
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import statistics
@@ -244,6 +248,16 @@ def profile(args):
         print(f"{name:20} {100 * time_of / total:5.1f} % {nodes[name] // args.runs:4} nodes")
 
 
+def mosaic(args):
+    from PIL import Image
+
+    whole = Image.new("RGB", (args.side, args.side))
+    names = itertools.cycle(sorted(p for p in args.images_dir.iterdir() if p.suffix in {".png", ".jpg"}))
+    for place in itertools.product(range(0, args.side, args.part), repeat=2):
+        whole.paste(Image.open(next(names)).crop((0, 0, args.part, args.part)), place)
+    whole.save(args.output)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -268,6 +282,12 @@ def main():
     command.add_argument("bundle", type=Path)
     command.add_argument("--size", type=int, default=256)
     command.add_argument("--runs", type=int, default=12)
+    command = commands.add_parser("mosaic")
+    command.set_defaults(run=mosaic)
+    command.add_argument("images_dir", type=Path)
+    command.add_argument("output", type=Path)
+    command.add_argument("--side", type=int, default=2048)
+    command.add_argument("--part", type=int, default=320)
     args = parser.parse_args()
     args.run(args)
 

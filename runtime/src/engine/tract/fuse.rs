@@ -14,8 +14,8 @@ use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 use tract_onnx::tract_core::ops::math;
 use tract_onnx::tract_core::ops::nn::{DataFormat, Reduce, Reducer, Sigmoid};
 
-/// Largest stride that our convolutions are tested with; the others are tract's.
-const LARGEST_STRIDE: usize = 4;
+/// Strides that our convolutions are tested with; convolutions of others are tract's.
+const STRIDES: [usize; 3] = [1, 2, 4];
 
 /// Replaces convolutions. The model is as tract read it.
 pub(super) fn convolutions(model: &mut TypedModel, pool: &Pool) -> TractResult<()> {
@@ -78,7 +78,7 @@ fn replace(
     let plain = spec.data_format == DataFormat::NCHW
         && spec.dilations().iter().all(|d| *d == 1)
         && stride == other
-        && (1..=LARGEST_STRIDE).contains(&stride)
+        && STRIDES.contains(&stride)
         && i == input[1]
         && [f32::datum_type(), f16::datum_type()].contains(&given)
         && (bias.len() == 1 || bias.len() == o);
