@@ -3,6 +3,7 @@
 use crate::canvas::{self, Canvas};
 use crate::engine::{Engine, Graph, Inputs, Outputs, Plan, Shape};
 use crate::error::{ErrorKind, Result};
+use crate::noise::clipping::Clipped;
 use crate::noise::{self, Noise, Spread, whitening};
 use crate::padding::{padded, window};
 use crate::picture::Picture;
@@ -98,7 +99,7 @@ impl Session {
     /// D(y) `[N,3,H,W]` of noisy images `[N,3,H,W]` (eq. 7): y + σ² ∇_y [log p(y) + Σ_c a_c log p(c|y)],
     /// with σ `[N]` and the class weights a `[N,C]`, zero if not given.
     ///
-    /// The noise must be independent in the channels; [`Session::denoise_picture`] is for other noise too.
+    /// The noise must be independent in the channels and not clipped; [`Session::denoise_picture`] is for other noise too.
     ///
     /// A tile is denoised as an image of its own, so an image that is cut comes out slightly different
     /// from one that is not.
@@ -133,17 +134,17 @@ impl Session {
         let mut result = noisy.to_owned();
         for (n, mut image) in result.outer_iter_mut().enumerate() {
             let noise = Noise { sigma: sigma[n], spread: Spread::Independent };
-            self.denoise_tiles(&mut image, noise, weights(n..n + 1), &grid, tiling)?;
+            self.denoise_tiles(&mut image, noise, None, weights(n..n + 1), &grid, tiling)?;
         }
         Ok(result)
     }
 
     /// Denoises a picture in place, as [`Session::denoise`] would, with memory for a band of tiles beside
-    /// the picture; small pictures are padded to few sizes. What cannot be seen, colour that is wholly transparent, stays as it is and does not
+    /// the picture; small pictures are padded to few sizes. If no sample lies beyond [0, 1], the noise that was clipped there
+    /// is put back first. What cannot be seen, colour that is wholly transparent, stays as it is and does not
     /// touch what can; transparency itself is kept. Grey pictures stay grey. Class weights are `[1,C]`.
     ///
-    /// `noise` is what [`Session::estimate_noise`] finds, or that with another `sigma`; a level from before the picture
-    /// was clipped goes through [`noise::after_clipping`] first. With
+    /// `noise` is what [`Session::estimate_noise`] finds, or that with another `sigma`. With
     /// [`Spread::Grey`] a picture in colour loses its colour.
     ///
     /// After an error the picture may be half denoised.
@@ -166,7 +167,8 @@ impl Session {
         let weights = self.class_weights(class_weights, 1)?;
         let weights = (!self.spec().classes.is_empty()).then_some(weights.view());
         let hidden = picture.cover_hidden();
-        self.denoise_tiles(picture, noise, weights, &grid, tiling)?;
+        let clipped = Clipped::new(picture, noise);
+        self.denoise_tiles(picture, noise, clipped, weights, &grid, tiling)?;
         picture.uncover(hidden);
         Ok(())
     }
@@ -175,6 +177,7 @@ impl Session {
         &self,
         canvas: &mut impl Canvas,
         noise: Noise,
+        clipped: Option<Clipped>,
         class_weights: Option<ArrayView2<f32>>,
         grid: &Grid,
         tiling: &Tiling,
@@ -184,6 +187,9 @@ impl Session {
         let shared = noise.shared_sigma();
         let sigma = shared.map_or(noise.sigma, whitening::channel_sigma);
         canvas::change(canvas, grid, |mut tile, place| {
+            if let Some(clipped) = &clipped {
+                clipped.restore(&mut tile, place);
+            }
             if let Some(shared) = shared {
                 whitening::add_color_noise(&mut tile, shared, place);
             }

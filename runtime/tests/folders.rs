@@ -313,29 +313,6 @@ fn the_level_is_chosen_for_a_file_or_a_folder_and_strength_scales_it() {
     assert!(mean("half") > mean("full") + 1.0, "{} {}", mean("half"), mean("full"));
 }
 
-/// Of a level that is given, what clipping left is removed; of samples beyond [0, 1], all of it.
-#[test]
-fn a_given_level_is_that_before_clipping() {
-    let dir = folder("clipped");
-    let dark = image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([x as u8 / 4, y as u8 / 4, 10]));
-    save(&dark.into(), &dir.join("dark.png"));
-    for format in ["png", "tiff32"] {
-        let output = program()
-            .current_dir(&dir)
-            .args(["add-noise", "dark.png", "-o", format, "--sigma", "50", "--format", format])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
-        let output =
-            denoise(&dir, &[format, "-o", "out", "--sigma", "50", "--report", &format!("{format}.jsonl")]);
-        assert!(output.status.success(), "{}", stderr(&output));
-    }
-    let level = |format: &str| report(&dir.join(format!("{format}.jsonl")))[0]["sigma"].as_f64().unwrap();
-    // Where the image is black 0.71 of it are left, which is 35.4, and little more here.
-    assert!((35.4..37.0).contains(&level("png")), "{}", level("png"));
-    assert!((level("tiff32") - 50.0).abs() < 1e-4, "{}", level("tiff32"));
-}
-
 #[test]
 fn formats_quality_and_metadata_are_as_asked_for() {
     let dir = folder("asked");

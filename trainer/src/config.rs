@@ -53,7 +53,8 @@ pub struct Config {
     pub optimizer: OptimizerConfig,
 }
 
-/// Element type of the convolutions of a training step, and of an activation between two of them. Everything else, and all that is saved, is float32.
+/// Element type of the convolutions of a training step, and of an activation between two of them. Everything else, and all
+/// that is saved, is float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -90,10 +91,6 @@ pub struct Denoising {
     pub schedule: Vec<Change>,
     /// Noise levels in 8-bit units, `[min, max]`.
     pub sigma: NoiseLevel,
-    /// Probability that the noisy version of an image is clipped to [0, 1], as 8-bit files are; its noise level is
-    /// then the root mean square of the noise that is left.
-    #[serde(default)]
-    pub clipped: f64,
     /// Factor of this term in the loss; 1 is eq. 13.
     #[serde(default = "unit")]
     pub weight: f64,
@@ -300,12 +297,6 @@ impl Config {
                 "denoising.sigma",
                 "there is no noise to remove: max must be above 0",
             )?;
-            require((0.0..=1.0).contains(&d.clipped), "denoising.clipped", "must be 0 to 1")?;
-            require(
-                d.clipped == 0.0 || d.sigma.min > 0.0,
-                "denoising.sigma",
-                "min must be above 0 where images are clipped: nothing might be left",
-            )?;
             require((0.0..=4.0).contains(&d.weight_power), "denoising.weight_power", "must be 0 to 4")?;
             let mut after = 0;
             for (i, change) in d.schedule.iter().enumerate() {
@@ -421,7 +412,6 @@ scale = 4.0
 batch = 2
 size = 8
 sigma = [1, 70]
-clipped = 0.5
 weight = 2.0
 weight_power = 1.0
 target = "both"
@@ -498,8 +488,6 @@ weight_decay = 0.0
         ("sigma = [1, 70]", "sigma = [70, 1]", "0 ≤ min ≤ max ≤ 10000"),
         ("sigma = [1, 70]", "sigma = [0, 0]", "max must be above 0"),
         ("sigma = [1, 70]", "sigma = [1, 70, 100]", "must be [min, max]"),
-        ("clipped = 0.5", "clipped = 1.5", "denoising.clipped: must be 0 to 1"),
-        ("sigma = [1, 70]", "sigma = [0, 70]", "denoising.sigma: min must be above 0"),
         ("weight = 2.0", "weight = 0.0", "denoising.weight: must be above 0 and at most 10000"),
         ("weight_power = 1.0", "weight_power = 9.0", "must be 0 to 4"),
         (

@@ -410,7 +410,6 @@ fn denoising_plan(config: &Config) -> Option<BatchPlan> {
         augment: d.augment,
         mix: false,
         sigma: d.sigma,
-        clipped: d.clipped,
         seed: config.seed.wrapping_mul(2),
     })
 }
@@ -422,7 +421,6 @@ fn classification_plan(config: &Config) -> Option<BatchPlan> {
         augment: c.augment,
         mix: c.mix,
         sigma: c.sigma,
-        clipped: 0.0,
         seed: config.seed.wrapping_mul(2).wrapping_add(1),
     })
 }
@@ -434,7 +432,6 @@ fn jem_plan(config: &Config) -> Option<BatchPlan> {
         augment: j.augment,
         mix: false,
         sigma: j.sigma,
-        clipped: 0.0,
         seed: config.seed.wrapping_mul(2) ^ JEM_SEED,
     })
 }

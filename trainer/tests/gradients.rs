@@ -162,7 +162,6 @@ fn config(target: Target) -> Denoising {
         size: 8,
         schedule: Vec::new(),
         sigma: [10.0, 80.0].into(),
-        clipped: 0.0,
         weight: 1.0,
         weight_power: 1.0,
         augment: Augment::default(),

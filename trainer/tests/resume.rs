@@ -44,14 +44,13 @@ fn architecture(case: &str, norm: &str) -> String {
 /// Every kind of state: both rules, an average, running statistics, both objectives, every augmentation.
 const CASES: [(&str, &str, &str); 4] = [
     (
-        "denoising, Muon, bfloat16, clipped, average",
+        "denoising, Muon, bfloat16, average",
         "group",
         r#"
 [denoising]
 batch = 2
 size = 8
 sigma = [1, 70]
-clipped = 0.5
 weight_power = 1.0
 augment = { flip = true, turn = true }
 

@@ -7,7 +7,6 @@ use super::workers::{self, Budget};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
 use gradresnet::engine::{EngineKind, Graph};
-use gradresnet::noise::after_clipping;
 use gradresnet::{Encoding, ErrorKind, Format, Picture, Session, Tiling, extensions};
 use ndarray::Array2;
 use serde::Serialize;
@@ -50,12 +49,11 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Noise level in 8-bit units, `auto` to estimate it for each image, or `folder` for the median of
-    /// the estimates of all images. S is the level in mid-tones, before samples were clipped to [0, 1]; what that
-    /// left of it is computed. `gradresnet noise` and --report tell levels after clipping
+    /// the estimates of all images. Levels are those before black and white clipped the noise
     #[arg(long, default_value = "auto", value_parser = noise_level, value_name = "auto|folder|S",
           allow_negative_numbers = true, help_heading = "Denoising")]
     sigma: Sigma,
-    /// What the noise level, after clipping, is multiplied by: below 1 keeps more detail and noise, above 1 less
+    /// What the noise level is multiplied by: below 1 keeps more detail and noise, above 1 less
     #[arg(long, default_value = "1", value_parser = strength, value_name = "F",
           allow_negative_numbers = true, help_heading = "Denoising")]
     strength: f32,
@@ -105,9 +103,7 @@ pub struct Args {
 enum Sigma {
     Auto,
     Folder,
-    /// The median that was found, in 8-bit units.
-    Median(f32),
-    /// Before what clipping took away, in 8-bit units.
+    /// In 8-bit units.
     Given(f32),
 }
 
@@ -196,7 +192,7 @@ struct Record<'a> {
 struct Done {
     height: usize,
     width: usize,
-    /// What was removed, in 8-bit units, without the strength.
+    /// In 8-bit units, without the strength.
     sigma: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     psnr: Option<f64>,
@@ -445,7 +441,7 @@ impl Plan {
             found.sort_by(f32::total_cmp);
             if let Some(&median) = found.get(found.len() / 2) {
                 console.say(format!("σ = {median:.1}, the median of {}", images(found.len())));
-                self.sigma = Sigma::Median(median);
+                self.sigma = Sigma::Given(median);
             }
         }
         if let Sigma::Given(sigma) = self.sigma {
@@ -476,10 +472,8 @@ impl Plan {
         let (_share, mut picture) = self.read(path)?;
         // How the channels share the noise is found in the image, even where its level is given.
         let mut noise = self.session.estimate_noise(&picture);
-        match self.sigma {
-            Sigma::Given(sigma) => noise.sigma = after_clipping(&picture, noise.spread, sigma / 255.0),
-            Sigma::Median(sigma) => noise.sigma = sigma / 255.0,
-            Sigma::Auto | Sigma::Folder => {}
+        if let Sigma::Given(sigma) = self.sigma {
+            noise.sigma = sigma / 255.0;
         }
         let sigma = noise.sigma;
         noise.sigma *= self.strength;

@@ -1,13 +1,13 @@
-//! White Gaussian noise: adding it, estimating how much there is, what clipping leaves of it, and making that of
+//! White Gaussian noise: adding it, estimating how much there is, putting back what clipping took of it, and making that of
 //! all channels independent.
 
-mod clipping;
+pub(crate) mod clipping;
+mod draw;
 mod patches;
 pub(crate) mod whitening;
 
-pub use clipping::after_clipping;
-
 use crate::picture::Picture;
+use clipping::before_clipping;
 use gradresnet_models::SigmaRange;
 use patches::Patches;
 use rand::{RngExt, SeedableRng};
@@ -30,8 +30,8 @@ pub fn add(picture: &mut Picture, sigma: f32, seed: u64, name: &str) {
 /// The noise in a picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Noise {
-    /// Standard deviation in every channel, in image units, of what clipping left of it ([`after_clipping`]); of
-    /// [`Spread::Luminance`] before chroma was smoothed.
+    /// Standard deviation in every channel, in image units, before any clipping; of [`Spread::Luminance`]
+    /// before chroma was smoothed.
     pub sigma: f32,
     /// How the channels share it.
     pub spread: Spread,
@@ -64,8 +64,15 @@ const LEAST_LUMINANCE: f32 = 4.0 / 255.0;
 ///
 /// In colour, the estimate is that of Chen, Zhu & Heng 2015; of one channel, which has fewer dimensions
 /// for noise to be alone in, that of Liu, Tanaka & Okutomi 2013. If the luminance has more than
-/// twice the noise that the colours show, chroma was smoothed. Figures: `docs/denoising.md`.
+/// twice the noise that the colours show, chroma was smoothed. Of a picture without samples beyond [0, 1] it is the
+/// level from before they were clipped. Figures: `docs/denoising.md`.
 pub fn estimate(picture: &Picture) -> Noise {
+    let Noise { sigma, spread } = estimate_left(picture);
+    Noise { sigma: before_clipping(picture, spread, sigma), spread }
+}
+
+/// Estimates what clipping has left of the noise.
+fn estimate_left(picture: &Picture) -> Noise {
     let (height, width) = picture.size();
     let seen = |y, x| !picture.is_hidden(y, x);
     let luminance = |_, y, x| (0..3).map(|c| LUMINANCE[c] * picture.pixel(c, y, x)).sum();

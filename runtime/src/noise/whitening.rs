@@ -6,6 +6,7 @@
 //! times the level that they share, and their mean still has that. What the network returns of a grey image
 //! is averaged over the channels; that image came out at 31.0 dB (`docs/denoising.md`).
 
+use super::draw::normal_pair;
 use ndarray::Array3;
 
 /// Noise of a channel over that of the mean of three.
@@ -23,7 +24,7 @@ pub(crate) fn add_color_noise(tile: &mut Array3<f32>, sigma: f32, place: (usize,
     let (_, height, width) = tile.dim();
     for y in 0..height {
         for x in 0..width {
-            let [a, b] = normal_pair((place.0 + y) as u64, (place.1 + x) as u64);
+            let [a, b] = normal_pair([(place.0 + y) as u64, (place.1 + x) as u64, 0]);
             // Two directions at right angles to grey and to one another.
             let (a, b) = (a / 2f32.sqrt(), b / 6f32.sqrt());
             for (c, noise) in [a + b, b - a, -2.0 * b].into_iter().enumerate() {
@@ -42,23 +43,6 @@ pub(crate) fn average(tile: &mut Array3<f32>) {
             (0..3).for_each(|c| tile[[c, y, x]] = mean);
         }
     }
-}
-
-/// Two independent standard normal numbers for a place (Box & Muller 1958).
-fn normal_pair(y: u64, x: u64) -> [f32; 2] {
-    let first = mix(mix(y) ^ x);
-    // Above 0, so that the logarithm is finite.
-    let radius = (-2.0 * ((((first >> 40) + 1) as f32) / (1u64 << 24) as f32).ln()).sqrt();
-    let angle = (mix(first) >> 40) as f32 / (1u64 << 24) as f32 * std::f32::consts::TAU;
-    [radius * angle.cos(), radius * angle.sin()]
-}
-
-/// The step and the finalizer of SplitMix64 (Steele, Lea & Flood 2014).
-fn mix(state: u64) -> u64 {
-    let z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use super::images::Images;
 use super::mix::Mixture;
 use crate::noise::NoiseLevel;
 use anyhow::{Result, anyhow};
+use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -23,9 +23,9 @@ const AHEAD: usize = 2;
 pub struct Batch {
     /// Clean images in [0, 1], `[N,3,S,S]`.
     pub clean: Tensor,
-    /// Standard normal noise of the same shape, or what clipping left of it, of unit mean square.
+    /// Standard normal noise of the same shape.
     pub noise: Tensor,
-    /// Standard deviations of the noise in image units, `[N]`.
+    /// Noise levels in image units, `[N]`.
     pub sigma: Tensor,
     /// Probabilities of the classes, `[N,C]`; `None` for images without.
     pub labels: Option<Tensor>,
@@ -35,23 +35,6 @@ impl Batch {
     /// clean + σ·noise, on `device`.
     pub fn noisy(&self) -> Tensor {
         &self.clean + self.sigma.view([-1, 1, 1, 1]) * &self.noise
-    }
-
-    /// The same with noisy images that are clipped to [0, 1] where `which` `[N]` says so. Their noise is what the
-    /// clipping left, and their level its root mean square; an estimate, which cannot see that black became
-    /// lighter, finds somewhat less.
-    fn clip(self, which: &Tensor) -> Batch {
-        let left = self.noisy().clamp(0.0, 1.0) - &self.clean;
-        let level = left.square().mean_dim([1i64, 2, 3].as_slice(), false, None::<Kind>).sqrt();
-        let which4 = which.view([-1, 1, 1, 1]);
-        // Of noise near float32's resolution there may be nothing left: 0 over 0.
-        let level = level.clamp_min(1e-6);
-        let unit = &left / level.view([-1, 1, 1, 1]);
-        Batch {
-            noise: unit.where_self(&which4, &self.noise),
-            sigma: level.where_self(which, &self.sigma),
-            ..self
-        }
     }
 
     /// The batch on another device.
@@ -74,10 +57,8 @@ pub struct BatchPlan {
     pub augment: Augment,
     /// Whether they are mixed with one another, before the noise.
     pub mix: bool,
-    /// Their noise levels, before any clipping.
+    /// Their noise levels.
     pub sigma: NoiseLevel,
-    /// Fraction of the images whose noisy versions are clipped to [0, 1].
-    pub clipped: f64,
     /// Seed; two objectives take different ones.
     pub seed: u64,
 }
@@ -127,7 +108,7 @@ impl Sampler {
     }
 
     fn batch(&self, step: u64) -> Result<Batch> {
-        let BatchPlan { shapes, augment, mix, sigma, clipped, seed } = &self.plan;
+        let BatchPlan { shapes, augment, mix, sigma, seed } = &self.plan;
         let (Shape { batch, size }, shown) = shapes.at(step);
         // Distinct streams of one generator: `2·step` for batches, `2·epoch + 1` for orders.
         let mut rng = ChaCha8Rng::seed_from_u64(*seed);
@@ -154,10 +135,8 @@ impl Sampler {
             clean = mixture.images(&clean);
             labels = labels.map(|labels| mixture.labels(&labels, size));
         }
-        let clipped: Vec<bool> = (0..batch).map(|_| rng.random_bool(*clipped)).collect();
         let noise = Tensor::from_slice(&noise).reshape(shape);
-        let whole = Batch { clean, noise, sigma: Tensor::from_slice(&levels), labels };
-        Ok(if clipped.contains(&true) { whole.clip(&Tensor::from_slice(&clipped)) } else { whole })
+        Ok(Batch { clean, noise, sigma: Tensor::from_slice(&levels), labels })
     }
 
     /// The image at `position` of the endless sequence of shuffled epochs.
@@ -244,7 +223,6 @@ mod tests {
             augment: Augment { flip: true, turn: true, ..Augment::default() },
             mix: true,
             sigma: [1.0, 70.0].into(),
-            clipped: 0.5,
             seed: 7,
         }
     }
@@ -263,40 +241,6 @@ mod tests {
             assert!(found.noise.equal(&expected.noise) && found.sigma.equal(&expected.sigma));
             assert!(found.clean.equal(&expected.clean));
         }
-    }
-
-    /// A quarter of them as an 8-bit file would have them, the others beyond it; and whatever the noise is called, its
-    /// mean square is 1.
-    #[test]
-    fn clipped_images_have_the_noise_that_clipping_leaves() {
-        let (_dir, images) = images();
-        let batches = |clipped| {
-            // Of 108 samples some are clipped.
-            let shapes = Shapes { first: Shape { batch: 4, size: 6 }, changes: Vec::new() };
-            let plan = BatchPlan { shapes, sigma: [50.0, 70.0].into(), clipped, ..plan() };
-            let mut loader = Loader::start(images.clone(), plan, 0, 1);
-            (0..40).map(|_| loader.next_batch().unwrap()).collect::<Vec<_>>()
-        };
-        let (mut within, mut count) = (0, 0);
-        for (clipped, whole) in batches(0.25).into_iter().zip(batches(0.0)) {
-            assert!(clipped.clean.equal(&whole.clean));
-            for i in 0..clipped.clean.size()[0] {
-                let (noisy, all) = (clipped.noisy().get(i), whole.noisy().get(i));
-                let level = |batch: &Batch| batch.sigma.get(i).double_value(&[]);
-                count += 1;
-                if noisy.equal(&all) {
-                    assert_eq!(level(&clipped), level(&whole));
-                    continue;
-                }
-                within += 1;
-                assert!((&noisy - all.clamp(0.0, 1.0)).abs().max().double_value(&[]) < 1e-6);
-                let noise = clipped.noise.get(i);
-                assert!((noise.square().mean(Kind::Double).double_value(&[]) - 1.0).abs() < 1e-5);
-            }
-        }
-        let (part, error) =
-            (f64::from(within) / f64::from(count), (0.25f64 * 0.75 / f64::from(count)).sqrt());
-        assert!((part - 0.25).abs() < 3.0 * error, "{within} of {count}");
     }
 
     /// With batches of 3, 3, 3, 3, 2, 2, 2, 5, … no image is passed over or shown twice in an epoch.
