@@ -133,7 +133,7 @@ impl Session {
         }
         let mut result = noisy.to_owned();
         for (n, mut image) in result.outer_iter_mut().enumerate() {
-            let noise = Noise { sigma: sigma[n], spread: Spread::Independent };
+            let noise = Noise { sigma: sigma[n], spread: Spread::Independent, strength: 1.0 };
             self.denoise_tiles(&mut image, noise, None, weights(n..n + 1), &grid, tiling)?;
         }
         Ok(result)
@@ -144,7 +144,7 @@ impl Session {
     /// is put back first. What cannot be seen, colour that is wholly transparent, stays as it is and does not
     /// touch what can; transparency itself is kept. Grey pictures stay grey. Class weights are `[1,C]`.
     ///
-    /// `noise` is what [`Session::estimate_noise`] finds, or that with another `sigma`. With
+    /// `noise` is what [`Session::estimate_noise`] finds, or that with another `sigma` or `strength`. With
     /// [`Spread::Grey`] a picture in colour loses its colour.
     ///
     /// After an error the picture may be half denoised.
@@ -163,12 +163,12 @@ impl Session {
         let small = height.max(width) <= SMALL && height.min(width) >= SMALL_STEP;
         let step = if small { SMALL_STEP.next_multiple_of(stride) } else { stride };
         let grid = tiling.grid(height, width, step);
-        check_sigma(&[noise.sigma], 1)?;
+        check_sigma(&[noise.removed().sigma], 1)?;
         let weights = self.class_weights(class_weights, 1)?;
         let weights = (!self.spec().classes.is_empty()).then_some(weights.view());
         let hidden = picture.cover_hidden();
         let clipped = Clipped::new(picture, noise);
-        self.denoise_tiles(picture, noise, clipped, weights, &grid, tiling)?;
+        self.denoise_tiles(picture, noise.removed(), clipped, weights, &grid, tiling)?;
         picture.uncover(hidden);
         Ok(())
     }

@@ -313,6 +313,29 @@ fn the_level_is_chosen_for_a_file_or_a_folder_and_strength_scales_it() {
     assert!(mean("half") > mean("full") + 1.0, "{} {}", mean("half"), mean("full"));
 }
 
+/// Black that noise was clipped at has become lighter, and is black again.
+#[test]
+fn dark_pictures_become_as_dark_as_they_were() {
+    let dir = folder("dark");
+    let dark = image::RgbImage::from_fn(96, 80, |x, y| image::Rgb([x as u8 / 4, y as u8 / 4, 12]));
+    save(&dark.clone().into(), &dir.join("dark.png"));
+    let noisy = program()
+        .current_dir(&dir)
+        .args(["add-noise", "dark.png", "-o", "noisy", "--sigma", "25"])
+        .output()
+        .unwrap();
+    assert!(noisy.status.success(), "{}", stderr(&noisy));
+    let mean = |image: &image::RgbImage| {
+        image.as_raw().iter().map(|v| f64::from(*v)).sum::<f64>() / image.as_raw().len() as f64
+    };
+    let noisy = image::open(dir.join("noisy/dark.png")).unwrap().to_rgb8();
+    assert!(mean(&noisy) > mean(&dark) + 4.0, "{} {}", mean(&noisy), mean(&dark));
+    let output = denoise(&dir, &["noisy", "-o", "out"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found = mean(&image::open(dir.join("out/dark.png")).unwrap().to_rgb8());
+    assert!((found - mean(&dark)).abs() < 1.5, "{found}, not {}", mean(&dark));
+}
+
 #[test]
 fn formats_quality_and_metadata_are_as_asked_for() {
     let dir = folder("asked");

@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Noise level in 8-bit units, `auto` to estimate it for each image, or `folder` for the median of
-    /// the estimates of all images. Levels are those before black and white clipped the noise
+    /// the estimates of all images. Levels are those before black and white cut the noise off
     #[arg(long, default_value = "auto", value_parser = noise_level, value_name = "auto|folder|S",
           allow_negative_numbers = true, help_heading = "Denoising")]
     sigma: Sigma,
@@ -475,8 +475,7 @@ impl Plan {
         if let Sigma::Given(sigma) = self.sigma {
             noise.sigma = sigma / 255.0;
         }
-        let sigma = noise.sigma;
-        noise.sigma *= self.strength;
+        noise.strength = self.strength;
         let weights = self.class_weights.as_ref().map(|w| w.view());
         let denoised = self.session.denoise_picture(&mut picture, noise, weights, &self.tiling);
         denoised.map_err(|e| about(path, e))?;
@@ -490,7 +489,7 @@ impl Plan {
             })
             .transpose()?;
         picture.write(&job.output, &self.encoding)?;
-        Ok(Some(Done { height, width, sigma: 255.0 * sigma, psnr }))
+        Ok(Some(Done { height, width, sigma: 255.0 * noise.sigma, psnr }))
     }
 }
 

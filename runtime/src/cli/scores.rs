@@ -31,8 +31,8 @@ pub struct EnergyArgs {
 /// Print estimates of the noise level of images
 ///
 /// In 8-bit units, from the covariance of small patches (Chen, Zhu & Heng 2015; Liu, Tanaka & Okutomi
-/// 2013), within the range that the model was trained on: what `denoise --sigma auto` uses. What black and white
-/// took of the noise is counted in.
+/// 2013), within the range that the model was trained on: what `denoise --sigma auto` uses. Levels are those
+/// before black and white cut the noise off.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  gradresnet noise shots/ --json")]
 pub struct NoiseArgs {

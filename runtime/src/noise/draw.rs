@@ -17,7 +17,7 @@ pub(super) fn normal_pair(key: [u64; 3]) -> [f32; 2] {
 /// truncated normal variables").
 pub(super) fn normal_above(least: f32, [y, x, kind]: [u64; 3]) -> f32 {
     let keys = (0..CANDIDATES).map(|i| [y, x, kind + (i << 32)]);
-    let drawn = if least <= 0.0 {
+    let drawn = if least < 0.0 {
         keys.map(|key| normal_pair(key)[0]).find(|drawn| *drawn >= least)
     } else {
         // Exponential numbers from there on, the more of them taken the more normal ones there are.

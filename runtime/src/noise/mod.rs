@@ -35,6 +35,9 @@ pub struct Noise {
     pub sigma: f32,
     /// How the channels share it.
     pub spread: Spread,
+    /// What the level is multiplied by where noise is removed: 1 is what networks were made for, less keeps more detail
+    /// and noise.
+    pub strength: f32,
 }
 
 /// How the channels of a picture share its noise.
@@ -67,34 +70,35 @@ const LEAST_LUMINANCE: f32 = 4.0 / 255.0;
 /// twice the noise that the colours show, chroma was smoothed. Of a picture without samples beyond [0, 1] it is the
 /// level from before they were clipped. Figures: `docs/denoising.md`.
 pub fn estimate(picture: &Picture) -> Noise {
-    let Noise { sigma, spread } = estimate_left(picture);
-    Noise { sigma: before_clipping(picture, spread, sigma), spread }
+    let (sigma, spread) = estimate_left(picture);
+    Noise { sigma: before_clipping(picture, spread, sigma), spread, strength: 1.0 }
 }
 
 /// Estimates what clipping has left of the noise.
-fn estimate_left(picture: &Picture) -> Noise {
+fn estimate_left(picture: &Picture) -> (f32, Spread) {
     let (height, width) = picture.size();
     let seen = |y, x| !picture.is_hidden(y, x);
     let luminance = |_, y, x| (0..3).map(|c| LUMINANCE[c] * picture.pixel(c, y, x)).sum();
     let luminance = Patches { channels: 1, height, width, pixel: luminance, seen };
     if picture.is_colorless() {
-        return Noise { sigma: luminance.of_weak_texture(0.0), spread: Spread::Grey };
+        return (luminance.of_weak_texture(0.0), Spread::Grey);
     }
     let pixel = |c, y, x| picture.pixel(c, y, x);
     let colors = Patches { channels: 3, height, width, pixel, seen }.of_all();
     let least = LEAST_LUMINANCE.max(2.0 * colors);
     let luminance = luminance.of_weak_texture(LUMINANCE_SIGMA * least) / LUMINANCE_SIGMA;
-    if luminance > least {
-        Noise { sigma: luminance, spread: Spread::Luminance }
-    } else {
-        Noise { sigma: colors, spread: Spread::Independent }
-    }
+    if luminance > least { (luminance, Spread::Luminance) } else { (colors, Spread::Independent) }
 }
 
 impl Noise {
     /// The same with a level that is within a range, that of what a model was trained on.
     pub fn within(self, range: SigmaRange) -> Noise {
         Noise { sigma: self.sigma.clamp(range.min as f32, range.max as f32), ..self }
+    }
+
+    /// What a network is told to remove.
+    pub(crate) fn removed(self) -> Noise {
+        Noise { sigma: self.strength * self.sigma, strength: 1.0, ..self }
     }
 
     /// Standard deviation of what all channels share; `None` if each has its own.

@@ -143,7 +143,7 @@ fn deviation(variance: f64) -> f32 {
 }
 
 /// Mean of the largest set of smallest eigenvalues (given in ascending order) whose mean is its median.
-fn tail_mean(eigenvalues: &[f64]) -> f64 {
+pub(super) fn tail_mean(eigenvalues: &[f64]) -> f64 {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
     (1..=eigenvalues.len())
         .rev()

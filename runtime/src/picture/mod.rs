@@ -105,6 +105,11 @@ impl Picture {
             || (0..self.height).all(|y| (0..self.width).all(|x| equal(y, x) || self.is_hidden(y, x)))
     }
 
+    /// Whether samples are held as integers, which stand for [0, 1].
+    pub(crate) fn is_of_integers(&self) -> bool {
+        self.samples.depth() != Depth::Float
+    }
+
     /// Whether the file has transparency.
     pub fn has_alpha(&self) -> bool {
         self.channels.is_multiple_of(2)
