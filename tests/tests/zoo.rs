@@ -85,8 +85,7 @@ fn photographs_are_denoised() {
             tiled += psnr(&sessions[0], &tiles);
         }
         assert!(whole[0] >= least, "{name}: {whole:?}");
-        // The norms see a tile's statistics instead of the image's, which costs `photo` 0.31 dB at this small size. A seam
-        // or a shift costs whole decibels.
+        // The norms see a tile's statistics instead of the image's. A seam or a shift costs whole decibels.
         assert!((tiled - whole[0]).abs() < 0.5, "{name}: tiled {tiled}, whole {whole:?}");
         assert!(whole.iter().all(|p| (p - whole[0]).abs() < 0.01), "{name}: {whole:?}");
     }
