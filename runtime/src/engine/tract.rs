@@ -1,6 +1,7 @@
 //! tract: pure Rust, linked in, always there. What takes the time is done by operators of our own:
 //!
-//! - [`convolution`]: convolutions and their transposes.
+//! - [`convolution`]: convolutions and their transposes, [`winograd`]: those of 3×3 and stride 1 with fewer products;
+//!   [`product`]: what both spend their time in, [`strip`]: how their output is cut.
 //! - [`pointwise`]: chains of element-wise operations, and sums over planes.
 //! - [`fuse`]: where they go; [`pool`]: the memory between them.
 
@@ -8,6 +9,9 @@ mod convolution;
 mod fuse;
 mod pointwise;
 mod pool;
+mod product;
+mod strip;
+mod winograd;
 
 use super::contract::{self, Signature};
 use super::{Device, Engine, EngineKind, Graph, Inputs, Outputs, Plan, Shape, engine_error};
@@ -136,7 +140,7 @@ mod tests {
                 for node in plan.model().nodes() {
                     let shape = node.outputs[0].fact.shape.as_concrete();
                     let image = matches!(shape, Some([2, _, h, w]) if h * w > 1);
-                    let ours = ["Source", "Convolution", "Pointwise"].contains(&&*node.op.name());
+                    let ours = ["Source", "Convolution", "Winograd", "Pointwise"].contains(&&*node.op.name());
                     assert!(ours || !image, "{name}: {node}");
                 }
             }

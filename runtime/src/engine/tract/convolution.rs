@@ -7,19 +7,13 @@
 //! another in one run. A transpose is the same with one set of taps for each phase of its output.
 
 use super::pool::Pool;
+use super::product::{BLOCK, LANES, product};
+use super::strip::{Cut, Plane, Strip};
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
 use std::sync::Arc;
-use tract_linalg::multithread::par_chunks_mut;
 use tract_onnx::tract_core::internal::*;
 
-/// Output channels in a block.
-const BLOCK: usize = 4;
-/// Vectors of pixels in a run: with the block, what fills 32 registers, and what fills 16.
-const WIDE: usize = 6;
-const NARROW: usize = 3;
-/// Output pixels are computed in multiples of this: the longest run of the widest vectors.
-const RUN: usize = 16 * WIDE;
 /// What the two scratches of a strip may take. The image's, of a convolution that keeps size and channels half of it, should
 /// stay in the second-level cache; strips of few rows copy many rows twice.
 const STRIP_BYTES: usize = 1 << 20;
@@ -46,14 +40,6 @@ pub(super) struct Convolution {
 
 impl Eq for Convolution {}
 
-/// Channels, rows and columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Plane {
-    pub(super) channels: usize,
-    pub(super) height: usize,
-    pub(super) width: usize,
-}
-
 /// Taps, where not all channels of the block have a zero there.
 #[derive(Clone, Debug, PartialEq)]
 struct Block {
@@ -79,7 +65,7 @@ pub(super) struct Kernel<'a> {
 }
 
 impl Kernel<'_> {
-    fn at(&self, o: usize, i: usize, y: usize, x: usize) -> f32 {
+    pub(super) fn at(&self, o: usize, i: usize, y: usize, x: usize) -> f32 {
         let [_, inputs, h, w] = self.shape;
         self.values[((o * inputs + i) * h + y) * w + x]
     }
@@ -200,25 +186,12 @@ impl Convolution {
         }
     }
 
-    /// How a batch is cut: images in a strip, and rows, all of them if there are several.
-    fn strips(&self, batch: usize) -> (usize, usize) {
+    fn cut(&self, batch: usize) -> Cut {
         let planes = self.input.channels * self.split * self.split
             + self.phases.iter().map(|blocks| BLOCK * blocks.len()).sum::<usize>();
-        let rows = (STRIP_BYTES / (4 * planes * self.pitch())).max(1);
-        match rows / self.image_rows() {
-            0 => (1, rows.min(self.size[0])),
-            images => (images.min(batch), self.size[0]),
-        }
+        let fitting = STRIP_BYTES / (4 * planes * self.pitch());
+        Cut::new(batch, self.size[0], fitting, self.image_rows())
     }
-}
-
-/// A part of the work: some rows of one image, or some whole images.
-struct Strip<'a> {
-    image: usize,
-    row: usize,
-    rows: usize,
-    /// For each image and channel, the rows of the output.
-    output: Vec<&'a mut [f32]>,
 }
 
 thread_local! {
@@ -236,7 +209,7 @@ impl Convolution {
         let channels = self.output.channels;
         let images = strip.output.len() / channels;
         let rows = (images - 1) * self.image_rows() + strip.rows;
-        let length = (rows * pitch).next_multiple_of(RUN);
+        let length = (rows * pitch).next_multiple_of(LANES);
         let plane = length + self.reach[0] * pitch + self.reach[1];
         image.resize((self.input.channels * self.split * self.split * plane).max(image.len()), 0.0);
         self.fill(strip, images, input, image, plane);
@@ -350,39 +323,14 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if S::REGISTER_COUNT >= 32 { self.run::<S, WIDE>(simd) } else { self.run::<S, NARROW>(simd) }
-    }
-}
-
-impl Product<'_> {
-    #[inline(always)]
-    fn run<S: Simd, const R: usize>(self, simd: S) {
-        let run = R * S::F32_LANES;
-        let blocks = self.convolution.phases.iter().flatten();
+        let Product { convolution, image, plane, sums, length, pitch } = self;
         // A block's taps then stay in the first two levels of cache for all runs; the other way about, all blocks' taps,
         // megabytes of a wide network, would be read for each run.
-        for (block, sums) in blocks.zip(self.sums.chunks_exact_mut(BLOCK * self.length)) {
-            for at in (0..self.length).step_by(run) {
-                let image = &self.image[at..];
-                let mut acc = [[simd.splat_f32s(0.0); R]; BLOCK];
-                for (acc, bias) in acc.iter_mut().zip(block.bias) {
-                    *acc = [simd.splat_f32s(bias); R];
-                }
-                for tap in &block.taps {
-                    let offset = tap.plane * self.plane + tap.row * self.pitch + tap.column;
-                    let pixels = S::as_simd_f32s(&image[offset..offset + run]).0;
-                    let Some(pixels) = pixels.first_chunk::<R>() else { continue };
-                    for (acc, weight) in acc.iter_mut().zip(tap.weights) {
-                        let weight = simd.splat_f32s(weight);
-                        for (acc, pixels) in acc.iter_mut().zip(pixels) {
-                            *acc = simd.mul_add_f32s(weight, *pixels, *acc);
-                        }
-                    }
-                }
-                for (acc, sums) in acc.iter().zip(sums.chunks_exact_mut(self.length)) {
-                    S::as_mut_simd_f32s(&mut sums[at..at + run]).0.copy_from_slice(acc);
-                }
-            }
+        let blocks = convolution.phases.iter().flatten();
+        for (block, sums) in blocks.zip(sums.chunks_exact_mut(BLOCK * length)) {
+            let taps = block.taps.iter();
+            let taps = taps.map(|t| (t.plane * plane + t.row * pitch + t.column, t.weights));
+            product(simd, image, taps, block.bias, sums, length);
         }
     }
 }
@@ -400,38 +348,10 @@ impl EvalOp for Convolution {
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let batch = inputs[0].shape()[0];
-        let Plane { channels, height, width } = self.output;
-        let mut image = self.pool.take(&[batch, channels, height, width])?;
-        let output = Arc::get_mut(&mut image).context("memory in use")?;
         let input = inputs[0].try_as_plain_ram()?;
         let input = input.as_slice::<f32>()?;
-        let (images, rows) = self.strips(batch);
-        let each = self.size[0].div_ceil(rows);
-        let mut strips: Vec<Strip> = (0..batch.div_ceil(images))
-            .flat_map(|i| (0..each).map(move |s| (i * images, s * rows)))
-            .map(|(image, row)| Strip {
-                image,
-                row,
-                rows: rows.min(self.size[0] - row),
-                output: Vec::with_capacity(images * channels),
-            })
-            .collect();
-        let total = output.len();
-        let mut view = output.try_as_plain_ram_mut()?;
-        let planes = view.as_slice_mut::<f32>()?.chunks_exact_mut(height * width);
-        for (i, plane) in planes.enumerate() {
-            let first = i / channels / images * each;
-            let rows = plane.chunks_mut(rows * self.join * width);
-            for (strip, rows) in strips[first..].iter_mut().zip(rows) {
-                strip.output.push(rows);
-            }
-        }
-        par_chunks_mut(&mut strips, 1, total, |_, strips| {
-            strips.iter_mut().for_each(|strip| self.run(strip, input));
-            Ok(())
-        })?;
-        drop(strips);
-        Ok(tvec!(self.pool.give(image)))
+        let run = |strip: &mut Strip| self.run(strip, input);
+        Ok(tvec!(self.cut(batch).run(batch, self.output, self.join, &self.pool, run)?))
     }
 }
 
@@ -515,7 +435,7 @@ mod tests {
             };
             let input = Plane { channels: CHANNELS, height: h, width: w };
             let op = Convolution::new(&kernel, stride, input, [h / stride, w / stride], Pool::default());
-            assert!([n, h, w] != CUT || op.strips(n).1 < op.size[0]);
+            assert!([n, h, w] != CUT || op.cut(n).rows < op.size[0]);
             compare(&run(&op, shape, &image), &expected);
         }
     }
@@ -548,7 +468,7 @@ mod tests {
                 Plane { channels: OUTPUTS, height: size[0], width: size[1] },
                 Pool::default(),
             );
-            assert!([n, h, w] != CUT || op.strips(n).1 < op.size[0]);
+            assert!([n, h, w] != CUT || op.cut(n).rows < op.size[0]);
             compare(&run(&op, [n, OUTPUTS, size[0], size[1]], &gradient), &expected);
         }
     }

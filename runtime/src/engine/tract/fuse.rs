@@ -1,9 +1,11 @@
 //! Puts the operators of this module in place of tract's where they compute the same: convolutions of
 //! images, and chains of element-wise operations on images with the sums over their planes.
 
-use super::convolution::{Convolution, Kernel, Plane};
+use super::convolution::{Convolution, Kernel};
 use super::pointwise::{Binary, Instruction, Output, Pointwise, Unary, Value};
 use super::pool::Pool;
+use super::strip::Plane;
+use super::winograd::Winograd;
 use std::collections::{HashMap, HashSet};
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::array::MultiBroadcastTo;
@@ -25,7 +27,11 @@ pub(super) fn convolutions(model: &mut TypedModel, pool: &Pool) -> TractResult<(
                 return Ok(None);
             }
             replace(model, node, &op.pool_spec, |kernel, stride, input, size| {
-                Some(Convolution::new(kernel, stride, input, size, pool.clone()))
+                let fast = Winograd::new(kernel, stride, input, size, pool.clone());
+                Some(match fast {
+                    Some(fast) => Box::new(fast) as Box<dyn TypedOp>,
+                    None => Box::new(Convolution::new(kernel, stride, input, size, pool.clone())),
+                })
             })
         })
         .with_rule_for::<Deconv>("transpose", |pool: &Pool, model, node, _, op| {
@@ -35,7 +41,8 @@ pub(super) fn convolutions(model: &mut TypedModel, pool: &Pool) -> TractResult<(
             replace(model, node, &op.pool_spec, |kernel, stride, input, size| {
                 let grows = size == [input.height * stride, input.width * stride];
                 let reaches = (0..2).all(|axis| kernel.before[axis] < kernel.shape[2 + axis]);
-                (grows && reaches).then(|| Convolution::transpose(kernel, stride, input, pool.clone()))
+                (grows && reaches)
+                    .then(|| Box::new(Convolution::transpose(kernel, stride, input, pool.clone())) as _)
             })
         })
         .rewrite(pool, model)?;
@@ -63,7 +70,7 @@ fn replace(
     model: &TypedModel,
     node: &TypedNode,
     spec: &PoolSpec,
-    make: impl Fn(&Kernel, usize, Plane, [usize; 2]) -> Option<Convolution>,
+    make: impl Fn(&Kernel, usize, Plane, [usize; 2]) -> Option<Box<dyn TypedOp>>,
 ) -> TractResult<Option<TypedModelPatch>> {
     let facts = model.node_input_facts(node.id)?;
     let given = facts[0].datum_type;
