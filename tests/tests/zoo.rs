@@ -37,13 +37,15 @@ fn files(dir: &Path, every: usize) -> Vec<PathBuf> {
 #[test]
 fn every_shipped_bundle_verifies_on_every_engine_and_fits_the_limits() {
     let mut total = 0;
-    for name in ["photo", "photo-fast", "cifar10"] {
+    for name in ["photo", "photo-fast", "cifar10", "resnet18-cifar10"] {
         let bundle = bundle(name);
         // Whoever wants to train on has the parameters.
         gradresnet_models::Checkpoint::read(bundle.dir()).unwrap();
         for session in sessions(name, "shipped bundles on ONNX Runtime") {
             let report = gradresnet::verify::verify(&bundle, session.engine()).unwrap();
-            assert!(report.deviations.len() >= 4, "{}", report.engine);
+            // Logits by the forward graph; of what denoises, by the other too, with energies.
+            let least = if bundle.spec().architecture.denoises() { 4 } else { 1 };
+            assert!(report.deviations.len() >= least, "{name}: {}", report.engine);
         }
         let size: u64 = files(bundle.dir(), 1).iter().map(|f| f.metadata().unwrap().len()).sum();
         assert!(size < 16 << 20, "{name}: {size} bytes");
@@ -117,7 +119,7 @@ fn cifar10_classifies_its_test_set() {
     }
     let name = |path: &Path| path.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
     let right = images.iter().zip(&predictions[0]).filter(|(p, l)| spec.classes[**l] == name(p)).count();
-    assert!(right as f64 >= 0.8 * images.len() as f64, "{right} of {}", images.len());
+    assert!(right as f64 >= 0.85 * images.len() as f64, "{right} of {}", images.len());
     for other in &predictions[1..] {
         assert_eq!(*other, predictions[0]);
     }

@@ -78,7 +78,8 @@ pub fn info(args: &InfoArgs) -> Result<Outcome> {
         row("classes", spec.classes.join(", "));
     }
     if let Some(size) = spec.image_size {
-        row("image size", format!("{size}×{size} for classify; any size for denoise"));
+        let denoise = if a.denoises() { "; any size for denoise" } else { "" };
+        row("image size", format!("{size}×{size} for classify{denoise}"));
     }
     row("architecture", fields(a)?);
     if spec.precision != Precision::default() {
