@@ -143,6 +143,8 @@ mod tests {
                     let ours = ["Source", "Convolution", "Winograd", "Pointwise"].contains(&&*node.op.name());
                     assert!(ours || !image, "{name}: {node}");
                 }
+                let fast = plan.model().nodes().iter().any(|node| node.op.name() == "Winograd");
+                assert!(fast, "{name}: no convolution by Winograd's filtering");
             }
         }
     }
