@@ -198,8 +198,8 @@ struct Run<'a, 'b> {
     scratch: &'a mut Scratch,
 }
 
-// Closures that hold vectors, such as those of `array::from_fn` and `map`, are not compiled for the processor's widest, and
-// halve the speed: loops take their place.
+// Closures that hold vectors, such as those of `array::from_fn` and `map`, are compiled for the baseline processor: loops take
+// their place.
 impl WithSimd for Run<'_, '_> {
     type Output = ();
 
