@@ -8,7 +8,7 @@
 
 use super::pool::Pool;
 use super::product::{BLOCK, LANES, product};
-use super::strip::{Cut, Plane, Strip};
+use super::strip::{Cut, Plane, Strip, grow};
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -70,6 +70,10 @@ impl Kernel<'_> {
         self.values[((o * inputs + i) * h + y) * w + x]
     }
 
+    pub(super) fn bias_of(&self, o: usize) -> f32 {
+        self.bias[if self.bias.len() == 1 { 0 } else { o }]
+    }
+
     /// Blocks of channels, with taps each given by its place in the kernel, its phase of the image, of
     /// `phases` along each axis, and its shift there.
     fn blocks(&self, phases: usize, taps: &[[[usize; 2]; 3]]) -> Vec<Block> {
@@ -80,7 +84,7 @@ impl Kernel<'_> {
                 let mut block = Block { bias: [0.0; BLOCK], taps: Vec::new() };
                 let channels = first..outputs.min(first + BLOCK);
                 for o in channels.clone() {
-                    block.bias[o - first] = self.bias[if self.bias.len() == 1 { 0 } else { o }];
+                    block.bias[o - first] = self.bias_of(o);
                 }
                 for i in 0..inputs {
                     for &[[y, x], [phase_y, phase_x], [row, column]] in taps {
@@ -211,11 +215,11 @@ impl Convolution {
         let rows = (images - 1) * self.image_rows() + strip.rows;
         let length = (rows * pitch).next_multiple_of(LANES);
         let plane = length + self.reach[0] * pitch + self.reach[1];
-        image.resize((self.input.channels * self.split * self.split * plane).max(image.len()), 0.0);
+        grow(image, self.input.channels * self.split * self.split * plane);
         self.fill(strip, images, input, image, plane);
 
         let blocks: usize = self.phases.iter().map(Vec::len).sum();
-        sums.resize((blocks * BLOCK * length).max(sums.len()), 0.0);
+        grow(sums, blocks * BLOCK * length);
         Arch::new().dispatch(Product { convolution: self, image, plane, sums, length, pitch });
 
         let [height, width] = self.size;
@@ -357,9 +361,7 @@ impl EvalOp for Convolution {
 
 impl TypedOp for Convolution {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let Plane { channels, height, width } = self.output;
-        let batch = inputs[0].shape[0].clone();
-        Ok(tvec!(f32::fact([batch, channels.to_dim(), height.to_dim(), width.to_dim()])))
+        Ok(self.output.facts(inputs[0].shape[0].clone()))
     }
 
     as_op!();

@@ -12,6 +12,18 @@ pub(super) struct Plane {
     pub(super) width: usize,
 }
 
+impl Plane {
+    /// What an operator says of its output, of `batch` images.
+    pub(super) fn facts(&self, batch: TDim) -> TVec<TypedFact> {
+        tvec!(f32::fact([batch, self.channels.to_dim(), self.height.to_dim(), self.width.to_dim()]))
+    }
+}
+
+/// Memory of a thread for at least `length` elements, which is kept from strip to strip.
+pub(super) fn grow(scratch: &mut Vec<f32>, length: usize) {
+    scratch.resize(length.max(scratch.len()), 0.0);
+}
+
 /// A part of the work: some rows of one image, or some whole images.
 pub(super) struct Strip<'a> {
     pub(super) image: usize,

@@ -11,7 +11,7 @@
 use super::convolution::Kernel;
 use super::pool::Pool;
 use super::product::{BLOCK, LANES, product};
-use super::strip::{Cut, Plane, Strip};
+use super::strip::{Cut, Plane, Strip, grow};
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ impl Winograd {
                 }
             }
         }
-        let bias = (0..outputs).map(|o| kernel.bias[if kernel.bias.len() == 1 { 0 } else { o }]).collect();
+        let bias = (0..outputs).map(|o| kernel.bias_of(o)).collect();
         Some(Winograd {
             input,
             output: Plane { channels: outputs, ..input },
@@ -285,10 +285,6 @@ fn store<S: Simd>(elements: &mut [f32], at: usize, value: S::f32s) {
     S::as_mut_simd_f32s(&mut elements[at..at + S::F32_LANES]).0[0] = value;
 }
 
-fn grow(scratch: &mut Vec<f32>, length: usize) {
-    scratch.resize(length.max(scratch.len()), 0.0);
-}
-
 impl Winograd {
     /// Parts a channel of a strip into its phases, with a border of zeros.
     #[inline(always)]
@@ -383,9 +379,7 @@ impl EvalOp for Winograd {
 
 impl TypedOp for Winograd {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let Plane { channels, height, width } = self.output;
-        let batch = inputs[0].shape[0].clone();
-        Ok(tvec!(f32::fact([batch, channels.to_dim(), height.to_dim(), width.to_dim()])))
+        Ok(self.output.facts(inputs[0].shape[0].clone()))
     }
 
     as_op!();
