@@ -159,3 +159,26 @@ fn help_and_what_ships() {
     }
     assert!(run(&["verify", "photo"]).status.success());
 }
+
+/// What a model is for, without what it is not for.
+#[test]
+fn a_model_says_what_it_does() {
+    let cases = [
+        (
+            "photo",
+            &["denoises, σ 1 to 70", "twice that for the denoiser"][..],
+            &["classes", "image size"][..],
+        ),
+        ("cifar10", &["denoises, 10 classes", "32×32 for classify; any size for denoise"], &[]),
+        ("resnet18-cifar10", &["10 classes, σ 0 to 20", "32×32 for classify"], &["denoise"]),
+    ];
+    for (name, there, absent) in cases {
+        let text = String::from_utf8(run(&["info", name]).stdout).unwrap();
+        for words in there {
+            assert!(text.contains(words), "{name}: no `{words}` in\n{text}");
+        }
+        for words in absent {
+            assert!(!text.contains(words), "{name}: `{words}` in\n{text}");
+        }
+    }
+}

@@ -313,6 +313,34 @@ fn the_level_is_chosen_for_a_file_or_a_folder_and_strength_scales_it() {
     assert!(mean("half") > mean("full") + 1.0, "{} {}", mean("half"), mean("full"));
 }
 
+/// A lossy format costs decibels, which are those of the file and not of what was written into it.
+#[test]
+fn the_psnr_told_is_that_of_the_written_file() {
+    let dir = folder("reference");
+    (0..2).for_each(|i| save(&part(i).to_rgb8().into(), &dir.join(format!("in/{i}.png"))));
+    let args = ["in", "-o", "out", "--format", "jpeg", "--quality", "20", "--report", "out.jsonl"];
+    let output = denoise(&dir, &[&args[..], &["--reference", "in"]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told: BTreeMap<String, f64> = report(&dir.join("out.jsonl"))
+        .iter()
+        .map(|line| (line["output"].as_str().unwrap().to_string(), line["psnr"].as_f64().unwrap()))
+        .collect();
+    let psnr = program().current_dir(&dir).args(["psnr", "out", "in", "--json"]).output().unwrap();
+    let lines = String::from_utf8(psnr.stdout).unwrap();
+    let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let measured: BTreeMap<String, f64> = lines
+        .filter_map(|line| Some((line["path"].as_str()?.to_string(), line["psnr"].as_f64().unwrap())))
+        .collect();
+    assert_eq!(told.len(), 2);
+    assert_eq!(told, measured);
+
+    save(&part(0).crop_imm(0, 0, 64, 40).to_rgb8().into(), &dir.join("small/0.png"));
+    let output = denoise(&dir, &["in/0.png", "-o", "none", "--reference", "small"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("64×48 pixels, and small/0.png has 64×40"), "{}", stderr(&output));
+    assert!(contents(&dir.join("none")).is_empty());
+}
+
 /// Black that noise was clipped at has become lighter, and is black again.
 #[test]
 fn dark_pictures_become_as_dark_as_they_were() {

@@ -3,12 +3,13 @@
 use super::console::{Console, Outcome, about, images, line};
 use super::inputs::{ExistingArgs, Failure, InputArgs, Job, Placed, Target, place};
 use super::model::{ModelArgs, sigma};
+use super::psnr;
 use super::workers::{self, Budget};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
 use gradresnet::engine::{EngineKind, Graph};
 use gradresnet::{Encoding, ErrorKind, Format, Picture, Session, Tiling, extensions};
-use ndarray::Array2;
+use ndarray::{Array2, Array3};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fs::File;
@@ -91,7 +92,7 @@ pub struct Args {
     /// Write what was done with each file as JSON lines, in the order of completion
     #[arg(long, value_name = "FILE", help_heading = "Outputs")]
     report: Option<PathBuf>,
-    /// Clean images of the same names, to report PSNR against
+    /// Clean images of the same names, to report the PSNR of the outputs against
     #[arg(long, value_name = "DIR", help_heading = "Outputs")]
     reference: Option<PathBuf>,
     /// Say nothing but errors
@@ -470,6 +471,9 @@ impl Plan {
         let reference = self.reference.as_deref().map(|dir| find_reference(dir, &job.input.relative));
         let reference = reference.transpose().map_err(|e| about(path, e))?;
         let (_share, mut picture) = self.read(path)?;
+        let (height, width) = picture.size();
+        let clean = reference.as_deref().map(|reference| read_reference(reference, (height, width)));
+        let clean = clean.transpose().map_err(|e| about(path, e))?;
         // How the channels share the noise is found in the image, even where its level is given.
         let mut noise = self.session.estimate_noise(&picture);
         if let Sigma::Given(sigma) = self.sigma {
@@ -480,15 +484,10 @@ impl Plan {
         let denoised = self.session.denoise_picture(&mut picture, noise, weights, &self.tiling);
         denoised.map_err(|e| about(path, e))?;
         job.make_folder()?;
-        let (height, width) = picture.size();
-        let psnr = reference
-            .map(|reference| -> Result<f64> {
-                let clean = Picture::read(&reference)?;
-                let clipped = picture.pixels().mapv(|v| v.clamp(0.0, 1.0));
-                gradresnet::psnr::psnr(clipped.view(), clean.pixels().view()).map_err(|e| about(path, e))
-            })
-            .transpose()?;
         picture.write(&job.output, &self.encoding)?;
+        drop(picture);
+        // Of what a reader of the file gets, with all that its format rounds or loses.
+        let psnr = clean.map(|clean| psnr::of_file(&job.output, clean.view())).transpose()?;
         Ok(Some(Done { height, width, sigma: 255.0 * noise.sigma, psnr }))
     }
 }
@@ -499,6 +498,14 @@ fn find_reference(dir: &Path, relative: &Path) -> Result<PathBuf> {
     let candidates = std::iter::once(place.clone()).chain(extensions().map(|e| place.with_extension(e)));
     let mut existing = candidates.filter(|path| path.is_file());
     existing.next().ok_or_else(|| anyhow!("no reference of this name in {}", dir.display()))
+}
+
+/// The pixels `[3,H,W]` of a reference, which must have the size of its image.
+fn read_reference(path: &Path, (height, width): (usize, usize)) -> Result<Array3<f32>> {
+    let reference = Picture::read(path)?;
+    let (h, w) = reference.size();
+    ensure!((h, w) == (height, width), "{width}×{height} pixels, and {} has {w}×{h}", path.display());
+    Ok(reference.pixels())
 }
 
 #[cfg(test)]
