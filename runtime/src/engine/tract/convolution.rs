@@ -7,7 +7,7 @@
 //! another in one run. A transpose is the same with one set of taps for each phase of its output.
 
 use super::pool::Pool;
-use super::product::{BLOCK, LANES, product};
+use super::product::{BLOCK, LANES, Product};
 use super::strip::{Cut, Plane, Strip, grow};
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
@@ -220,7 +220,7 @@ impl Convolution {
 
         let blocks: usize = self.phases.iter().map(Vec::len).sum();
         grow(sums, blocks * BLOCK * length);
-        Arch::new().dispatch(Product { convolution: self, image, plane, sums, length, pitch });
+        Arch::new().dispatch(Sums { convolution: self, image, plane, sums, length, pitch });
 
         let [height, width] = self.size;
         let join = self.join;
@@ -313,7 +313,7 @@ impl Convolution {
 }
 
 /// All output channels of a strip.
-struct Product<'a> {
+struct Sums<'a> {
     convolution: &'a Convolution,
     image: &'a [f32],
     plane: usize,
@@ -322,19 +322,19 @@ struct Product<'a> {
     pitch: usize,
 }
 
-impl WithSimd for Product<'_> {
+impl WithSimd for Sums<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Product { convolution, image, plane, sums, length, pitch } = self;
+        let Sums { convolution, image, plane, sums, length, pitch } = self;
         // A block's taps then stay in the first two levels of cache for all runs; the other way about, all blocks' taps,
         // megabytes of a wide network, would be read for each run.
         let blocks = convolution.phases.iter().flatten();
         for (block, sums) in blocks.zip(sums.chunks_exact_mut(BLOCK * length)) {
             let taps = block.taps.iter();
             let taps = taps.map(|t| (t.plane * plane + t.row * pitch + t.column, t.weights));
-            product(simd, image, taps, block.bias, sums, length);
+            simd.vectorize(Product { image, taps, bias: block.bias, sums, length });
         }
     }
 }

@@ -10,7 +10,7 @@
 
 use super::convolution::Kernel;
 use super::pool::Pool;
-use super::product::{BLOCK, LANES, product};
+use super::product::{BLOCK, LANES, Product};
 use super::strip::{Cut, Plane, Strip, grow};
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
@@ -246,7 +246,7 @@ impl WithSimd for Run<'_, '_> {
         for (n, (weights, sums)) in weights.zip(sums.chunks_exact_mut(BLOCK * count)).enumerate() {
             let tiles = &tiles[n / blocks * inputs * plane..];
             let taps = weights.iter().enumerate().map(|(c, weights)| (c * plane, *weights));
-            product(simd, tiles, taps, [0.0; BLOCK], sums, count);
+            simd.vectorize(Product { image: tiles, taps, bias: [0.0; BLOCK], sums, length: count });
         }
 
         for channel in 0..outputs {
