@@ -37,15 +37,18 @@ fn files(dir: &Path, every: usize) -> Vec<PathBuf> {
 #[test]
 fn every_shipped_bundle_verifies_on_every_engine_and_fits_the_limits() {
     let mut total = 0;
-    for name in ["photo", "photo-fast", "cifar10", "resnet18-cifar10"] {
+    for name in ["photo", "photo-fast", "dncnn-photo", "cifar10", "resnet18-cifar10"] {
         let bundle = bundle(name);
         // Whoever wants to train on has the parameters.
         gradresnet_models::Checkpoint::read(bundle.dir()).unwrap();
         for session in sessions(name, "shipped bundles on ONNX Runtime") {
             let report = gradresnet::verify::verify(&bundle, session.engine()).unwrap();
-            // Logits of two inputs; of what denoises, more.
-            let least = if bundle.spec().architecture.denoises() { 4 } else { 2 };
-            assert!(report.deviations.len() >= least, "{name}: {}", report.engine);
+            let spec = bundle.spec();
+            let outputs =
+                [!spec.classes.is_empty(), spec.architecture.has_energy(), spec.architecture.denoises()];
+            let outputs = outputs.into_iter().filter(|there| *there).count();
+            let cases = bundle.golden().unwrap().cases.len();
+            assert_eq!(report.deviations.len(), cases * outputs, "{name}: {}", report.engine);
         }
         let size: u64 = files(bundle.dir(), 1).iter().map(|f| f.metadata().unwrap().len()).sum();
         assert!(size < 16 << 20, "{name}: {size} bytes");
