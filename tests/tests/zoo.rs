@@ -1,6 +1,6 @@
 //! The bundles that ship, on real images: what their README figures rest on.
 
-use gradresnet::engine::{self, Device, EngineKind};
+use gradresnet::engine::{self, Device, EngineKind, Graph};
 use gradresnet::{Bundle, Picture, Session, Tiling};
 use gradresnet_tests::resources;
 use ndarray::{Array4, s};
@@ -44,9 +44,8 @@ fn every_shipped_bundle_verifies_on_every_engine_and_fits_the_limits() {
         for session in sessions(name, "shipped bundles on ONNX Runtime") {
             let report = gradresnet::verify::verify(&bundle, session.engine()).unwrap();
             let spec = bundle.spec();
-            let outputs =
-                [!spec.classes.is_empty(), spec.architecture.has_energy(), spec.architecture.denoises()];
-            let outputs = outputs.into_iter().filter(|there| *there).count();
+            let graphs = Graph::ALL.into_iter().filter(|graph| graph.is_of(spec));
+            let outputs: usize = graphs.map(|graph| graph.outputs(spec).len()).sum();
             let cases = bundle.golden().unwrap().cases.len();
             assert_eq!(report.deviations.len(), cases * outputs, "{name}: {}", report.engine);
         }
