@@ -51,7 +51,7 @@ fn fold(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<Node
 
 /// The binary operator of a node.
 fn binary(node: &Node) -> Option<Binary> {
-    [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div].into_iter().find(|b| node.operator.key() == b.key())
+    Binary::ALL.into_iter().find(|b| node.operator.key() == b.key())
 }
 
 /// x + 0, x − 0, x · 1 and x ÷ 1 are x, if x keeps its shape; a stretched value that is stretched again
