@@ -446,6 +446,45 @@ mod tests {
         }
     }
 
+    /// What the points cost (`docs/performance.md`): the usual ones, 0, ±1, ±2 and ∞, would make it four times.
+    #[test]
+    fn sums_err_by_little_more_than_those_of_the_direct_form() {
+        let (channels, side) = (48, 24);
+        // Uniform in ±1, by a linear congruence (Knuth).
+        let mut state = 1u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        let values: Vec<f32> = (0..channels * channels * 9).map(|_| uniform()).collect();
+        let image: Vec<f32> = (0..channels * side * side).map(|_| uniform()).collect();
+        let (shape, bias) = ([channels, channels, 3, 3], vec![0.0; channels]);
+        let kernel = Kernel { shape, values: &values, before: [1, 1], bias: &bias };
+        let plane = Plane { channels, height: side, width: side };
+
+        let exact = |at: usize| -> f64 {
+            let (o, y, x) = (at / (side * side), at / side % side, at % side);
+            let taps = (0..channels * 9).filter_map(|tap| {
+                let (i, row, column) = (tap / 9, y + tap / 3 % 3, x + tap % 3);
+                let inside = (1..=side).contains(&row) && (1..=side).contains(&column);
+                let pixel = inside.then(|| image[(i * side + row - 1) * side + column - 1])?;
+                Some(f64::from(pixel) * f64::from(values[o * channels * 9 + tap]))
+            });
+            taps.sum()
+        };
+        let error = |op: &dyn TypedOp| {
+            let input = Tensor::from_shape(&[1, channels, side, side], &image).unwrap().into_tvalue();
+            let output = op.eval(&EvalContext::out_of_plan(), tvec!(input)).unwrap();
+            let found = output[0].try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec();
+            found.iter().enumerate().map(|(at, v)| (f64::from(*v) - exact(at)).powi(2)).sum::<f64>().sqrt()
+        };
+        let winograd = Winograd::new(&kernel, 1, plane, [side, side], Pool::default()).unwrap();
+        let direct = Convolution::new(&kernel, 1, plane, [side, side], Pool::default());
+        let factor = error(&winograd) / error(&direct);
+        // Less than the direct form would be a mistake of this test.
+        assert!((1.0..2.5).contains(&factor), "{factor}");
+    }
+
     #[test]
     fn images_are_cut_and_threads_change_nothing() {
         for ([n, h, w], parts) in [([70, 16, 16], false), ([2, 90, 203], true), ([1, 9, 3000], true)] {
