@@ -106,7 +106,7 @@ pub enum ErrorKind {
     #[error("model `{0}` has no classes")]
     NoClasses(String),
     /// The model has no such graph.
-    #[error("model `{model}` has no {graph} graph: it is not for that")]
+    #[error("model `{model}` has no {graph} graph; `gradresnet info` says what it is for")]
     NoGraph {
         /// Name of the model.
         model: String,

@@ -18,10 +18,11 @@ fn what_cannot_be_done_is_one_error_that_names_it() {
     let image = root().join("examples/noisy/wall.png").display().to_string();
     let nowhere = dir.join("nowhere.png").display().to_string();
     let twin = root().join("examples/clean/wall.png").display().to_string();
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["denoise", &nowhere, "-o", &out], "nowhere.png"),
         (&["denoise", &image], "--output"),
         (&["denoise", &image, "-o", &nowhere], "-o names a folder"),
+        (&["denoise", &image, "-o", &image], "this is none"),
         (&["denoise", &image, "-o", &out, "--sigma", "-1"], "sigma"),
         (&["denoise", &image, "-o", &out, "--sigma", "NaN"], "sigma"),
         (&["denoise", &image, "-o", &out, "--model", "nothing"], "nothing"),

@@ -235,6 +235,11 @@ pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Res
             "{}: -o names a folder, and this looks like a file; leave its name out, or make the folder first",
             folder.display()
         );
+        ensure!(
+            folder.is_dir() || !folder.exists(),
+            "{}: -o names a folder, and this is none",
+            folder.display()
+        );
     }
     let sources: HashSet<PathBuf> =
         inputs.iter().filter_map(|input| input.path.canonicalize().ok()).collect();

@@ -1,5 +1,5 @@
 //! Products of a short block of output channels with long runs of pixels: every multiply-add is one of the
-//! processor's widest.
+//! processor's widest vectors.
 
 use pulp::{Simd, WithSimd};
 
@@ -9,7 +9,7 @@ pub(super) const BLOCK: usize = 4;
 pub(super) const LANES: usize = 16;
 
 /// For each channel of a block and each of `length` pixels, a multiple of [`LANES`], its bias and the sum of its weights times
-/// the pixels of `image` that begin at a tap's offset. `sums` has the channels one after another.
+/// the pixels of `image` that begin at a tap's offset, where it has `length` of them. `sums` has `length` elements for each channel, one after another.
 ///
 /// `simd.vectorize` makes a function of its own of it: within a larger one the sums may be kept in memory, which takes twice the time.
 pub(super) struct Product<'a, T> {
