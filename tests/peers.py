@@ -22,6 +22,7 @@ a process for each image, with its start, and reads and writes files; theirs is 
 
 import argparse
 import collections
+import functools
 import itertools
 import json
 import os
@@ -161,7 +162,7 @@ def speed(args):
 
     if args.threads == 1:  # The processor's flag is that of one thread.
         for name, function in list(contenders.items()):
-            contenders[f"{name}, flushed"] = lambda function=function: flushed(function)
+            contenders[f"{name}, flushed"] = functools.partial(flushed, function)
     times = {name: [] for name in contenders}
     for function in contenders.values():
         function()

@@ -7,7 +7,7 @@ use crate::onnx::{Attribute, Emitter};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, PI};
 
 /// ln φ(x) is lowered as no less than this, so that φ(x) is 4e-18 for |x| > 8.8 and neither it nor, as long as gradients are above
-/// 1e-20, its products with them are subnormal numbers of float32, as φ alone is from 13.2 on. Those take some processors a hundred cycles each: two
+/// 1e-20, its products with them are subnormal numbers of float32, as φ alone is from 13.2 on. Some processors are many times as slow at those: two
 /// thirds of the time of `photo` on one of Intel's. Φ(x) + xφ(x), the derivative of GELU, is off by 4e-18·|x|; 1 + erf, which it is made of,
 /// is rounded to 6e-8.
 const LEAST_LOG_DENSITY: f64 = -40.0;
@@ -56,7 +56,7 @@ impl Operator for Binary {
             Binary::Sub => |a, b| a - b,
             Binary::Mul => |a, b| a * b,
             Binary::Div => |a, b| a / b,
-            // As ONNX's: what is no number stays so.
+            // What is no number stays so, as with NumPy, which ONNX defines its operators by.
             Binary::Max => |a, b| if a > b || a.is_nan() { a } else { b },
         };
         inputs[0].zip(inputs[1], f)

@@ -237,7 +237,7 @@ pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Res
         );
         ensure!(
             folder.is_dir() || !folder.exists(),
-            "{}: -o names a folder, and this is none",
+            "{}: -o names a folder, and this is none; name another",
             folder.display()
         );
     }
