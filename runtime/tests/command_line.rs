@@ -170,8 +170,12 @@ fn a_model_says_what_it_does() {
             &["denoises, σ 1 to 70", "twice that for the denoiser"][..],
             &["classes", "image size"][..],
         ),
-        ("cifar10", &["denoises, 10 classes", "32×32 for classify; any size for denoise"], &[]),
-        ("resnet18-cifar10", &["10 classes, σ 0 to 20", "32×32 for classify"], &["denoise"]),
+        (
+            "cifar10",
+            &["denoises, classifies into 10 classes, σ 1 to 100", "32×32 for classify; any size for denoise"],
+            &[],
+        ),
+        ("resnet18-cifar10", &["classifies into 10 classes, σ 0 to 20", "32×32 for classify"], &["denoise"]),
     ];
     for (name, there, absent) in cases {
         let text = String::from_utf8(run(&["info", name]).stdout).unwrap();

@@ -1,5 +1,6 @@
-//! Where tensors live: `cpu` or `cuda:N`, checked before anything is started on it.
+//! Where tensors live, `cpu` or `cuda:N`, checked before anything is started on it, and what it computes well in.
 
+use crate::config::Precision;
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use tch::{Cuda, Device};
@@ -23,6 +24,31 @@ impl Machine {
         }
         self.device
     }
+}
+
+/// What convolutions compute in on `device` where a config asks for `wanted`: float32 in place of bfloat16 on a processor
+/// without instructions for that, which computes it in software, tens of times as slowly (docs/training.md).
+pub fn precision_on(device: Device, wanted: Precision) -> Precision {
+    match wanted {
+        Precision::BFloat16 if device == Device::Cpu && !cpu_has_bfloat16() => Precision::Float32,
+        precision => precision,
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_has_bfloat16() -> bool {
+    // oneDNN, which computes libtorch's convolutions, takes AVX2 processors to have it with AVX-NE-CONVERT, others with AVX-512.
+    is_x86_feature_detected!("avx512bf16") || is_x86_feature_detected!("avxneconvert")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn cpu_has_bfloat16() -> bool {
+    std::arch::is_aarch64_feature_detected!("bf16")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_has_bfloat16() -> bool {
+    false
 }
 
 /// clap prints one line of an error; the whole chain has to be in it.
@@ -54,6 +80,14 @@ pub fn parse(text: &str) -> Result<Device> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bfloat16_is_computed_in_where_there_is_hardware_for_it() {
+        assert_eq!(precision_on(Device::Cpu, Precision::Float32), Precision::Float32);
+        assert_eq!(precision_on(Device::Cuda(0), Precision::BFloat16), Precision::BFloat16);
+        let on_this_cpu = precision_on(Device::Cpu, Precision::BFloat16);
+        assert_eq!(on_this_cpu == Precision::BFloat16, cpu_has_bfloat16());
+    }
 
     #[test]
     fn devices_that_cannot_be_had_are_named() {

@@ -20,6 +20,7 @@ pub mod nets;
 pub mod noise;
 pub mod objective;
 pub mod optim;
+pub mod parallel;
 pub mod quality;
 mod refusal;
 pub mod run;

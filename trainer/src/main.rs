@@ -217,6 +217,9 @@ fn watch(run: &mut Run, dir: &Path) -> Result<()> {
     let parameters: usize = run.published().list().iter().map(|p| p.len()).sum();
     let (at, total) = (run.steps(), run.config().steps);
     eprintln!("{}: {parameters} parameters, step {at} of {total}", run.config().name);
+    if run.precision() != run.config().precision {
+        eprintln!("note: this processor has no bfloat16 instructions, so convolutions compute in float32");
+    }
     fit(run, dir, &stop)?;
     eprintln!("checkpoint: {}", dir.join(CHECKPOINT).display());
     Ok(())

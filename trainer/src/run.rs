@@ -1,13 +1,15 @@
 //! One training run: its state, its steps, its checkpoints.
 
-use crate::config::Config;
+use crate::config::{Config, Precision};
 use crate::data::{BatchPlan, Images, Loader, Shape, Shapes, Split};
+use crate::device::precision_on;
 use crate::evaluate::{Evaluation, Options, evaluate};
 use crate::golden::golden;
 use crate::jem::Replay;
 use crate::nets::{Network, Phase};
 use crate::objective;
 use crate::optim::Optimizer;
+use crate::parallel::{Material, Slope, Workers};
 use anyhow::{Context, Result, ensure};
 use gradresnet_models::{Array, Checkpoint, Provenance, Spec, Tensors, tensors};
 use rustix::time::{ClockId, clock_gettime};
@@ -87,6 +89,7 @@ pub struct Run {
     /// Moving average of the weights, where the config asks for one.
     average: Option<Network>,
     optimizer: Optimizer,
+    workers: Workers,
     held_out: Images,
     denoising: Option<Loader>,
     classification: Option<Loader>,
@@ -156,11 +159,11 @@ impl Run {
                 net
             }
         };
-        let net = net.convolve_in(config.precision.kind());
+        let net = net.convolve_in(precision_on(place.device, config.precision).kind());
         let average = config.optimizer.average.map(|_| net.copy().convolve_in(Kind::Float));
         let optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
         let replay = replay(&config, place.device);
-        Ok(Run::assemble(config, spec, place, state, (net, average, optimizer, replay), (train, held_out)))
+        Run::assemble(config, spec, place, state, (net, average, optimizer, replay), (train, held_out))
     }
 
     /// Goes on from the checkpoint in a run's folder. `place` may overrule where the data is.
@@ -196,7 +199,7 @@ impl Run {
             }
             None => (published, None),
         };
-        let net = net.convolve_in(config.precision.kind());
+        let net = net.convolve_in(precision_on(place.device, config.precision).kind());
         let mut optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
         optimizer.load(&saved).with_context(|| path.display().to_string())?;
         let mut replay = replay(&config, place.device);
@@ -205,7 +208,7 @@ impl Run {
         }
         let (train, held_out) = images.hold_out(config.held_out);
         let images = (Arc::new(train), held_out);
-        Ok(Run::assemble(config, spec, place, state, (net, average, optimizer, replay), images))
+        Run::assemble(config, spec, place, state, (net, average, optimizer, replay), images)
     }
 
     fn assemble(
@@ -215,9 +218,10 @@ impl Run {
         state: State,
         (net, average, optimizer, replay): (Network, Option<Network>, Optimizer, Option<Replay>),
         (train, held_out): (Arc<Images>, Images),
-    ) -> Run {
+    ) -> Result<Run> {
         let loader = |plan| Loader::start(train.clone(), plan, state.step, place.loader_threads);
-        Run {
+        Ok(Run {
+            workers: Workers::new(&net, &config, place.device)?,
             denoising: denoising_plan(&config).map(loader),
             classification: classification_plan(&config).map(loader),
             jem: jem_plan(&config).map(loader).zip(replay),
@@ -230,12 +234,17 @@ impl Run {
             average,
             optimizer,
             held_out,
-        }
+        })
     }
 
     /// The run's config.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What convolutions compute in: the config's precision, or what this device does well.
+    pub fn precision(&self) -> Precision {
+        precision_on(self.place.device, self.config.precision)
     }
 
     /// Steps taken so far.
@@ -254,32 +263,26 @@ impl Run {
     /// If an image cannot be read, or if the loss is not finite; the parameters are unchanged then.
     pub fn step(&mut self) -> Result<Step> {
         let (device, step) = (self.place.device, self.state.step);
-        // Name, factor, value.
-        let mut terms = Vec::new();
-        let mut images = 0;
-        let mut next = |loader: &mut Loader| {
-            let batch = loader.next_batch()?.to_device(device);
-            images += batch.sigma.numel();
-            anyhow::Ok(batch)
+        let next = |loader: &mut Loader| anyhow::Ok(loader.next_batch()?.to_device(device));
+        let material = Material {
+            denoising: self.denoising.as_mut().map(next).transpose()?,
+            classification: self.classification.as_mut().map(next).transpose()?,
+            jem: match &mut self.jem {
+                Some((loader, replay)) => {
+                    let log_p = |image: &Tensor| objective::log_p(&self.net, image, Phase::Evaluation);
+                    let samples = replay.sample(step, log_p)?;
+                    Some((next(loader)?, samples))
+                }
+                None => None,
+            },
         };
-        if let (Some(loader), Some(config)) = (&mut self.denoising, &self.config.denoising) {
-            let term = objective::denoising(&self.net, &next(loader)?, config)?;
-            terms.push(("denoising", config.weight, term));
-        }
-        if let Some(loader) = &mut self.classification {
-            terms.push(("classification", 1.0, objective::classification(&self.net, &next(loader)?)?));
-        }
-        if let (Some((loader, replay)), Some(config)) = (&mut self.jem, &self.config.jem) {
-            let samples =
-                replay.sample(step, |image| objective::log_p(&self.net, image, Phase::Evaluation))?;
-            let term = objective::likelihood(&self.net, &next(loader)?, &samples)?;
-            terms.push(("jem", config.weight, term));
-        }
-        let loss: Tensor = terms.iter().map(|(_, factor, term)| term * *factor).sum();
-        let value = loss.double_value(&[]);
+        let images = material.images();
+        let names: Vec<&str> = self.optimizer.names().collect();
+        let Slope { terms, gradients } = self.workers.slope(material, &self.net, &self.config, &names)?;
+        let loss: f64 = terms.iter().map(|term| term.factor * term.value).sum();
         ensure!(
-            value.is_finite() && value.abs() < DIVERGED,
-            "step {}: training has diverged, the loss is {value}{}; lower the learning rates or clip the gradient \
+            loss.is_finite() && loss.abs() < DIVERGED,
+            "step {}: training has diverged, the loss is {loss}{}; lower the learning rates or clip the gradient \
              ([optimizer] in {CONFIG}). The last checkpoint is as it was",
             step + 1,
             if self.jem.is_some() {
@@ -288,8 +291,7 @@ impl Run {
                 ""
             }
         );
-        let parameters: Vec<&Tensor> = self.optimizer.names().filter_map(|n| self.net.parameter(n)).collect();
-        let gradients = Tensor::run_backward(&[loss], &parameters, false, false);
+        let parameters: Vec<&Tensor> = names.iter().filter_map(|name| self.net.parameter(name)).collect();
         let first_step = self.state.first_step;
         let rate = self.config.optimizer.rate(step, first_step, self.config.steps);
         let gradient_norm = self.optimizer.step(&parameters, &gradients, rate, step - first_step);
@@ -299,8 +301,8 @@ impl Run {
             average.move_towards(&self.net, 1.0 - decay);
         }
         self.state.step += 1;
-        let terms = terms.iter().map(|(name, _, term)| (*name, term.double_value(&[]))).collect();
-        Ok(Step { loss: value, terms, images, gradient_norm, rate })
+        let terms = terms.into_iter().map(|term| (term.name, term.value)).collect();
+        Ok(Step { loss, terms, images, gradient_norm, rate })
     }
 
     /// Measures the published network on some of the held-out images; `None` if none are held out.

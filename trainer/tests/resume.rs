@@ -2,44 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
+mod common;
+
+use common::{ARCHITECTURE, architecture, images, place, steps};
 use gradresnet_models::Checkpoint;
 use gradresnet_train::config::Config;
 use gradresnet_train::fit::fit;
-use gradresnet_train::run::{CHECKPOINT, CONFIG, Place, Run, Step};
+use gradresnet_train::run::{CHECKPOINT, CONFIG, Run};
 use std::path::Path;
-use tch::Device;
-
-const ARCHITECTURE: &str = r#"
-[architecture.gradresnet]
-stem = "cifar"
-width = 8
-blocks = [1, 1]
-block = "residual"
-norm = "NORM"
-side_connections = "stem"
-activation = "gelu"
-biases = false
-centre = 0.5
-scale = 4.0
-"#;
-
-/// JEM's: log p(y) is the LogSumExp of the logits.
-const RESNET: &str = r#"
-[architecture.resnet]
-stem = "cifar"
-width = 8
-blocks = [1, 1]
-norm = "NORM"
-activation = "silu"
-energy = "logsumexp"
-centre = 0.5
-scale = 2.0
-"#;
-
-fn architecture(case: &str, norm: &str) -> String {
-    let text = if case.starts_with("JEM") { RESNET } else { ARCHITECTURE };
-    text.replace("NORM", norm)
-}
 
 /// Every kind of state: both rules, an average, running statistics, both objectives, every augmentation.
 const CASES: [(&str, &str, &str); 4] = [
@@ -127,28 +97,6 @@ adamw = { learning_rate = 1e-4 }
 const STEPS: u64 = 7;
 const STOP: u64 = 3;
 
-fn images(dir: &Path) {
-    for (class, name) in ["cat", "dog"].iter().enumerate() {
-        std::fs::create_dir_all(dir.join(name)).unwrap();
-        for i in 0..4u32 {
-            image::RgbImage::from_fn(12, 10, |x, y| {
-                let v = (x * (3 + class as u32) + y * (i + 1) * 5) % 256;
-                image::Rgb([v as u8, (x * 20) as u8, (255 - v) as u8])
-            })
-            .save(dir.join(name).join(format!("{i}.png")))
-            .unwrap();
-        }
-    }
-}
-
-fn place(data: &Path) -> Place {
-    Place { data: data.to_path_buf(), device: Device::Cpu, loader_threads: 2 }
-}
-
-fn steps(run: &mut Run, count: u64) -> Vec<Step> {
-    (0..count).map(|_| run.step().unwrap()).collect()
-}
-
 #[test]
 fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
     tch::set_num_threads(1);
@@ -159,7 +107,7 @@ fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
         let text = format!(
             "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\nprecision = \"{}\"\n{}{rest}",
             if name.contains("bfloat16") { "bfloat16" } else { "float32" },
-            architecture(name, norm)
+            architecture(norm, name.starts_with("JEM"))
         );
         let config = Config::parse(&text).unwrap();
         let start = || Run::start(config.clone(), place(&data), "test".into(), None).unwrap();
@@ -210,7 +158,7 @@ fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
     images(&data);
     let text = format!(
         "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\n{}{}",
-        architecture("", "group"),
+        architecture("group", false),
         CASES[0].2.replace("average = 0.99\n", "")
     );
     let config = Config::parse(&text).unwrap();
@@ -272,7 +220,7 @@ fn a_run_that_diverges_says_so_and_keeps_its_checkpoint() {
     let case = CASES[3].2.replace("1e-4", "10.0").replace("steps = 3", "steps = 3\nstep_size = 1e3");
     let text = format!(
         "name = \"t\"\ndata = \"none\"\nsteps = 100\nheld_out = 0.0\n{}{case}",
-        architecture("JEM", "none")
+        architecture("none", true)
     );
     let mut run = Run::start(Config::parse(&text).unwrap(), place(&data), "test".into(), None).unwrap();
     let run_dir = dir.path().join("run");

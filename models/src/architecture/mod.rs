@@ -130,6 +130,18 @@ impl Architecture {
         }
     }
 
+    /// Whether, in training too, what it makes of an image depends on that image alone. Batch norm makes it depend on
+    /// those beside it.
+    pub fn treats_images_apart(&self) -> bool {
+        let norm = match self {
+            Architecture::GradResNet(a) => a.norm,
+            Architecture::ResNet(a) => a.norm,
+            Architecture::DnCnn(a) => a.norm,
+            Architecture::DruNet(_) => Norm::None,
+        };
+        norm != Norm::Batch
+    }
+
     /// Total stride: H and W of what the network takes are multiples of it.
     pub fn stride(&self) -> usize {
         match self {

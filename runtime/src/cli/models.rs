@@ -46,8 +46,8 @@ fn summary(spec: &Spec) -> String {
     let (min, max) = (255.0 * spec.sigma.min, 255.0 * spec.sigma.max);
     let task = match (spec.task, spec.classes.len()) {
         (gradresnet_models::Task::Denoising, _) => "denoises".to_string(),
-        (gradresnet_models::Task::Classification, n) => format!("{n} classes"),
-        (gradresnet_models::Task::Joint, n) => format!("denoises, {n} classes"),
+        (gradresnet_models::Task::Classification, n) => format!("classifies into {n} classes"),
+        (gradresnet_models::Task::Joint, n) => format!("denoises, classifies into {n} classes"),
     };
     format!("{task}, σ {min:.0} to {max:.0}")
 }

@@ -37,6 +37,22 @@ impl Batch {
         &self.clean + self.sigma.view([-1, 1, 1, 1]) * &self.noise
     }
 
+    /// The number of images, N.
+    pub fn images(&self) -> usize {
+        self.sigma.numel()
+    }
+
+    /// Part `index` of `count` equal ones, which `count` must allow.
+    pub fn part(&self, index: usize, count: usize) -> Batch {
+        let of = |tensor: &Tensor| part(tensor, index, count);
+        Batch {
+            clean: of(&self.clean),
+            noise: of(&self.noise),
+            sigma: of(&self.sigma),
+            labels: self.labels.as_ref().map(of),
+        }
+    }
+
     /// The batch on another device.
     pub fn to_device(&self, device: tch::Device) -> Batch {
         Batch {
@@ -46,6 +62,12 @@ impl Batch {
             labels: self.labels.as_ref().map(|l| l.to_device(device)),
         }
     }
+}
+
+/// Part `index` of `count` equal ones of a tensor's first axis, whose length must be a multiple of `count`.
+pub fn part(tensor: &Tensor, index: usize, count: usize) -> Tensor {
+    let length = tensor.size()[0] / count as i64;
+    tensor.narrow(0, index as i64 * length, length)
 }
 
 /// How to make the batches of one objective.

@@ -92,14 +92,17 @@ impl Layers {
     }
 
     pub(super) fn copy(&self) -> Layers {
-        let copy = |(name, t): (&String, &Tensor)| {
-            (name.clone(), t.detach().copy().set_requires_grad(t.requires_grad()))
-        };
-        Layers {
-            list: self.list.clone(),
-            tensors: self.tensors.iter().map(copy).collect(),
-            convolutions: self.convolutions,
-        }
+        self.with(|t| t.detach().copy().set_requires_grad(t.requires_grad()))
+    }
+
+    /// With the same tensors.
+    pub(super) fn shared(&self) -> Layers {
+        self.with(Tensor::shallow_clone)
+    }
+
+    fn with(&self, tensor: impl Fn(&Tensor) -> Tensor) -> Layers {
+        let tensors = self.tensors.iter().map(|(name, t)| (name.clone(), tensor(t))).collect();
+        Layers { list: self.list.clone(), tensors, convolutions: self.convolutions }
     }
 
     pub(super) fn convolve_in(self, kind: Kind) -> Layers {

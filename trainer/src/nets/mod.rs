@@ -106,6 +106,11 @@ impl Network {
         Network { architecture: self.architecture.clone(), layers: self.layers.copy() }
     }
 
+    /// Another handle on the network: the same parameters, for another thread.
+    pub fn shared(&self) -> Network {
+        Network { architecture: self.architecture.clone(), layers: self.layers.shared() }
+    }
+
     /// The network with convolutions that compute in `kind`; parameters, norms, sums and outputs keep theirs.
     pub fn convolve_in(self, kind: Kind) -> Network {
         Network { layers: self.layers.convolve_in(kind), ..self }
