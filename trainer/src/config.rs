@@ -29,7 +29,7 @@ pub struct Config {
     /// Seed of everything random.
     #[serde(default)]
     pub seed: u64,
-    /// What convolutions compute in.
+    /// What convolutions compute in, where the processor has it.
     #[serde(default)]
     pub precision: Precision,
     /// Fraction of the training images that is held out to choose by.

@@ -1,20 +1,21 @@
-//! The gradient of a step's loss, by threads that each have a part of the batch.
+//! The loss of a step and its gradients, by threads that each have a part of the batches.
 //!
 //! libtorch spreads one operation at a time over its threads, which wait for one another after each; parts of a
 //! batch meet once a step. It takes a network that treats every image apart, which batch norm does not.
 
 use crate::config::Config;
-use crate::data::{Batch, part};
+use crate::data::{Batch, equal_part};
 use crate::nets::Network;
 use crate::objective;
 use anyhow::{Context, Result};
+use gradresnet_models::Architecture;
 use rayon::ThreadPool;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use tch::{Device, Tensor};
 
 /// What a step trains on: a batch for each objective that the config has.
 #[derive(Debug)]
-pub struct Material {
+pub struct Batches {
     /// Of the denoising term.
     pub denoising: Option<Batch>,
     /// Of the cross-entropy.
@@ -23,7 +24,7 @@ pub struct Material {
     pub jem: Option<(Batch, Tensor)>,
 }
 
-impl Material {
+impl Batches {
     /// The number of images, over all terms.
     pub fn images(&self) -> usize {
         let jem = self.jem.as_ref().map(|(batch, _)| batch);
@@ -31,96 +32,82 @@ impl Material {
         batches.into_iter().flatten().map(Batch::images).sum()
     }
 
-    /// The terms of the loss.
-    fn terms(&self, net: &Network, config: &Config) -> Result<Vec<Term<Tensor>>> {
+    /// The terms of the loss, each a mean over images: name, factor, value.
+    fn terms(&self, net: &Network, config: &Config) -> Result<Vec<(&'static str, f64, Tensor)>> {
         let mut terms = Vec::new();
         if let (Some(batch), Some(config)) = (&self.denoising, &config.denoising) {
-            let value = objective::denoising(net, batch, config)?;
-            terms.push(Term { name: "denoising", factor: config.weight, value });
+            terms.push(("denoising", config.weight, objective::denoising(net, batch, config)?));
         }
         if let Some(batch) = &self.classification {
-            let value = objective::classification(net, batch)?;
-            terms.push(Term { name: "classification", factor: 1.0, value });
+            terms.push(("classification", 1.0, objective::classification(net, batch)?));
         }
         if let (Some((batch, samples)), Some(config)) = (&self.jem, &config.jem) {
-            let value = objective::likelihood(net, batch, samples)?;
-            terms.push(Term { name: "jem", factor: config.weight, value });
+            terms.push(("jem", config.weight, objective::likelihood(net, batch, samples)?));
         }
         Ok(terms)
     }
 
     /// Part `index` of `count` equal ones.
-    fn part(&self, index: usize, count: usize) -> Material {
-        let of = |batch: &Option<Batch>| batch.as_ref().map(|batch| batch.part(index, count));
-        Material {
-            denoising: of(&self.denoising),
-            classification: of(&self.classification),
-            jem: self
-                .jem
-                .as_ref()
-                .map(|(batch, samples)| (batch.part(index, count), part(samples, index, count))),
+    fn part(&self, index: usize, count: usize) -> Batches {
+        let of = |batch: &Batch| batch.part(index, count);
+        Batches {
+            denoising: self.denoising.as_ref().map(of),
+            classification: self.classification.as_ref().map(of),
+            jem: self.jem.as_ref().map(|(batch, samples)| (of(batch), equal_part(samples, index, count))),
         }
     }
 }
 
-/// A term of the loss: a mean over images.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Term<T> {
-    /// Name of the objective.
-    pub name: &'static str,
-    /// What multiplies it in the loss.
-    pub factor: f64,
-    /// Its value without the factor.
-    pub value: T,
-}
-
-/// The loss of a step, and its gradient.
+/// The loss of a step and its gradients.
 #[derive(Debug)]
-pub struct Slope {
-    /// Terms of the loss.
-    pub terms: Vec<Term<f64>>,
+pub struct Loss {
+    /// The sum of the terms, each with its factor.
+    pub value: f64,
+    /// The terms by name, without their factors.
+    pub terms: Vec<(&'static str, f64)>,
     /// By each parameter asked for; undefined where the loss does not depend on it.
     pub gradients: Vec<Tensor>,
 }
 
-impl Slope {
-    fn of(material: &Material, net: &Network, config: &Config, parameters: &[&str]) -> Result<Slope> {
-        let terms = material.terms(net, config)?;
-        let loss: Tensor = terms.iter().map(|term| &term.value * term.factor).sum();
+impl Loss {
+    fn of(batches: &Batches, net: &Network, config: &Config, parameters: &[&str]) -> Result<Loss> {
+        let terms = batches.terms(net, config)?;
+        let loss: Tensor = terms.iter().map(|(_, factor, term)| term * *factor).sum();
         let parameters: Vec<&Tensor> = parameters.iter().filter_map(|name| net.parameter(name)).collect();
-        let gradients = Tensor::run_backward(&[loss], &parameters, false, false);
-        let value = |Term { name, factor, value }: Term<Tensor>| {
-            let value = value.double_value(&[]);
-            Term { name, factor, value }
-        };
-        Ok(Slope { terms: terms.into_iter().map(value).collect(), gradients })
+        let gradients = Tensor::run_backward(&[&loss], &parameters, false, false);
+        let terms = terms.iter().map(|(name, _, term)| (*name, term.double_value(&[]))).collect();
+        Ok(Loss { value: loss.double_value(&[]), terms, gradients })
     }
 
     /// That of a whole, of those of its equal parts. They are added in their order, so that it is the same whichever
     /// was there first.
-    fn mean(parts: Vec<Slope>) -> Option<Slope> {
+    fn mean(parts: Vec<Loss>) -> Option<Loss> {
         let share = 1.0 / parts.len() as f64;
-        let scaled = parts.into_iter().map(|mut part| {
-            part.terms.iter_mut().for_each(|term| term.value *= share);
-            let defined = part.gradients.iter_mut().filter(|gradient| gradient.defined());
-            defined.for_each(|gradient| *gradient = &*gradient * share);
-            part
-        });
-        scaled.reduce(|mut sum, part| {
-            for (sum, term) in sum.terms.iter_mut().zip(part.terms) {
-                sum.value += term.value;
+        let mut mean = parts.into_iter().reduce(Loss::plus)?;
+        mean.value *= share;
+        mean.terms.iter_mut().for_each(|(_, term)| *term *= share);
+        let defined = mean.gradients.iter_mut().filter(|gradient| gradient.defined());
+        defined.for_each(|gradient| *gradient = &*gradient * share);
+        Some(mean)
+    }
+
+    fn plus(mut self, other: Loss) -> Loss {
+        self.value += other.value;
+        for ((_, sum), (_, term)) in self.terms.iter_mut().zip(other.terms) {
+            *sum += term;
+        }
+        for (sum, gradient) in self.gradients.iter_mut().zip(other.gradients) {
+            match (sum.defined(), gradient.defined()) {
+                (true, true) => *sum = &*sum + gradient,
+                (false, _) => *sum = gradient,
+                (true, false) => {}
             }
-            for (sum, gradient) in sum.gradients.iter_mut().zip(part.gradients) {
-                if gradient.defined() {
-                    *sum = &*sum + gradient;
-                }
-            }
-            sum
-        })
+        }
+        self
     }
 }
 
-/// The threads that have a part of the batch each.
+/// The threads that have a part of the batches each.
 #[derive(Debug)]
 pub struct Workers {
     /// None if batches stay whole.
@@ -128,53 +115,98 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Shares libtorch's threads out to as many parts as they and the config's batches allow, of a network on `device`.
+    /// Shares libtorch's threads out to parts of the config's batches, where the device is a CPU and the network allows
+    /// it.
     ///
     /// # Errors
     /// If threads cannot be started.
-    pub fn new(net: &Network, config: &Config, device: Device) -> Result<Workers> {
-        let threads = tch::get_num_threads();
-        let apart = device == Device::Cpu && net.architecture().treats_images_apart();
-        let parts = if apart { parts(config, threads) } else { 1 };
-        let pool = || {
-            let each = threads / parts;
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(parts as usize);
-            let pool = pool.start_handler(move |_| tch::set_num_threads(each)).build();
-            pool.context("threads cannot be started")
-        };
-        Ok(Workers { pool: (parts > 1).then(pool).transpose()? })
+    pub fn new(architecture: &Architecture, config: &Config, device: Device) -> Result<Workers> {
+        let threads = usize::try_from(tch::get_num_threads())?;
+        let apart = device == Device::Cpu && architecture.treats_images_apart();
+        let parts = if apart { parts(&batches(config), threads) } else { 1 };
+        if parts == 1 {
+            return Ok(Workers { pool: None });
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(parts).build();
+        let pool = pool.context("threads cannot be started")?;
+        pool.broadcast(|_| {
+            // A thread takes the number set last in the process when it first asks for its own.
+            tch::get_num_threads();
+            tch::set_num_threads((threads / parts) as i32);
+        });
+        tch::set_num_threads(threads as i32);
+        Ok(Workers { pool: Some(pool) })
     }
 
-    /// The loss on `material`, and its gradient by those of `net`'s parameters.
+    /// The loss on `batches`, and its gradients by those of `net`'s parameters.
     ///
     /// # Errors
     /// If the network or the images lack what an objective takes.
-    pub fn slope(
+    pub fn loss(
         &self,
-        material: Material,
+        batches: Batches,
         net: &Network,
         config: &Config,
         parameters: &[&str],
-    ) -> Result<Slope> {
-        let Some(pool) = &self.pool else { return Slope::of(&material, net, config, parameters) };
+    ) -> Result<Loss> {
+        let Some(pool) = &self.pool else { return Loss::of(&batches, net, config, parameters) };
         let count = pool.current_num_threads();
-        let parts: Vec<_> = (0..count).map(|i| (material.part(i, count), net.shared())).collect();
-        let slopes: Result<Vec<Slope>> = pool.install(|| {
+        let parts: Vec<_> = (0..count).map(|i| (batches.part(i, count), net.shared())).collect();
+        let losses: Result<Vec<Loss>> = pool.install(|| {
             let parts = parts.into_par_iter().with_max_len(1);
-            parts.map(|(part, net)| Slope::of(&part, &net, config, parameters)).collect()
+            parts.map(|(part, net)| Loss::of(&part, &net, config, parameters)).collect()
         });
-        Slope::mean(slopes?).context("a pool has threads")
+        Loss::mean(losses?).context("a pool has threads")
     }
 }
 
-/// The most equal parts, for at most as many threads, that every batch of a run can be cut into.
-fn parts(config: &Config, threads: i32) -> i32 {
+/// The sizes of a run's batches.
+fn batches(config: &Config) -> Vec<usize> {
     let denoising = config.denoising.iter().flat_map(|d| {
         let later = d.schedule.iter().map(|change| change.batch);
         std::iter::once(d.batch).chain(later)
     });
     let others = [config.classification.as_ref().map(|c| c.batch), config.jem.as_ref().map(|j| j.batch)];
-    let batches: Vec<usize> = denoising.chain(others.into_iter().flatten()).collect();
-    let fits = |&parts: &i32| batches.iter().all(|batch| batch % parts as usize == 0);
-    (2..=threads).rev().find(fits).unwrap_or(1)
+    denoising.chain(others.into_iter().flatten()).collect()
+}
+
+/// Into how many equal parts to cut every one of `batches`: of those numbers that leave the fewest of the threads idle, the
+/// largest.
+fn parts(batches: &[usize], threads: usize) -> usize {
+    let fitting = (1..=threads).filter(|parts| batches.iter().all(|batch| batch % parts == 0));
+    fitting.max_by_key(|parts| (threads / parts * parts, *parts)).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_parts_as_batches_and_threads_allow() {
+        for (batches, threads, expected) in [
+            (&[8][..], 1, 1),
+            (&[8], 2, 2),
+            (&[8], 16, 8),
+            // Two threads in each of four parts; three in each of two, where four parts would leave two idle.
+            (&[16, 64, 4], 8, 4),
+            (&[8], 6, 2),
+            (&[16, 6], 8, 2),
+            (&[3, 64], 4, 1),
+        ] {
+            assert_eq!(parts(batches, threads), expected, "{batches:?}, {threads} threads");
+        }
+    }
+
+    #[test]
+    fn undefined_gradients_are_passed_over() {
+        let of = |value: f64, gradients| Loss { value, terms: vec![("t", value)], gradients };
+        let (some, none) = (|x: f64| Tensor::from(x), Tensor::new);
+        let parts =
+            vec![of(1.0, vec![some(2.0), none(), none()]), of(2.0, vec![some(4.0), some(4.0), none()])];
+        let mean = Loss::mean(parts).unwrap();
+        assert_eq!((mean.value, mean.terms), (1.5, vec![("t", 1.5)]));
+        assert_eq!(mean.gradients[0].double_value(&[]), 3.0);
+        assert_eq!(mean.gradients[1].double_value(&[]), 2.0);
+        assert!(!mean.gradients[2].defined());
+    }
 }

@@ -9,7 +9,7 @@ use crate::jem::Replay;
 use crate::nets::{Network, Phase};
 use crate::objective;
 use crate::optim::Optimizer;
-use crate::parallel::{Material, Slope, Workers};
+use crate::parallel::{Batches, Loss, Workers};
 use anyhow::{Context, Result, ensure};
 use gradresnet_models::{Array, Checkpoint, Provenance, Spec, Tensors, tensors};
 use rustix::time::{ClockId, clock_gettime};
@@ -83,6 +83,7 @@ pub struct Run {
     spec: Spec,
     place: Place,
     state: State,
+    precision: Precision,
     /// CPU time of this process when the run was opened, in seconds.
     cpu_start: f64,
     net: Network,
@@ -159,8 +160,7 @@ impl Run {
                 net
             }
         };
-        let net = net.convolve_in(precision_on(place.device, config.precision).kind());
-        let average = config.optimizer.average.map(|_| net.copy().convolve_in(Kind::Float));
+        let average = config.optimizer.average.map(|_| net.copy());
         let optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
         let replay = replay(&config, place.device);
         Run::assemble(config, spec, place, state, (net, average, optimizer, replay), (train, held_out))
@@ -168,7 +168,7 @@ impl Run {
 
     /// Goes on from the checkpoint in a run's folder. `place` may overrule where the data is.
     ///
-    /// The steps that follow are those of an uninterrupted run, bit for bit, if the device, the number
+    /// The steps that follow are those of an uninterrupted run, bit for bit, if the device, the processor, the number
     /// of threads and libtorch are the same.
     ///
     /// # Errors
@@ -199,7 +199,6 @@ impl Run {
             }
             None => (published, None),
         };
-        let net = net.convolve_in(precision_on(place.device, config.precision).kind());
         let mut optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
         optimizer.load(&saved).with_context(|| path.display().to_string())?;
         let mut replay = replay(&config, place.device);
@@ -220,8 +219,10 @@ impl Run {
         (train, held_out): (Arc<Images>, Images),
     ) -> Result<Run> {
         let loader = |plan| Loader::start(train.clone(), plan, state.step, place.loader_threads);
+        let precision = precision_on(place.device, config.precision);
         Ok(Run {
-            workers: Workers::new(&net, &config, place.device)?,
+            workers: Workers::new(&spec.architecture, &config, place.device)?,
+            precision,
             denoising: denoising_plan(&config).map(loader),
             classification: classification_plan(&config).map(loader),
             jem: jem_plan(&config).map(loader).zip(replay),
@@ -230,7 +231,7 @@ impl Run {
             spec,
             place,
             state,
-            net,
+            net: net.convolve_in(precision.kind()),
             average,
             optimizer,
             held_out,
@@ -244,7 +245,7 @@ impl Run {
 
     /// What convolutions compute in: the config's precision, or what this device does well.
     pub fn precision(&self) -> Precision {
-        precision_on(self.place.device, self.config.precision)
+        self.precision
     }
 
     /// Steps taken so far.
@@ -264,7 +265,7 @@ impl Run {
     pub fn step(&mut self) -> Result<Step> {
         let (device, step) = (self.place.device, self.state.step);
         let next = |loader: &mut Loader| anyhow::Ok(loader.next_batch()?.to_device(device));
-        let material = Material {
+        let batches = Batches {
             denoising: self.denoising.as_mut().map(next).transpose()?,
             classification: self.classification.as_mut().map(next).transpose()?,
             jem: match &mut self.jem {
@@ -276,10 +277,10 @@ impl Run {
                 None => None,
             },
         };
-        let images = material.images();
+        let images = batches.images();
         let names: Vec<&str> = self.optimizer.names().collect();
-        let Slope { terms, gradients } = self.workers.slope(material, &self.net, &self.config, &names)?;
-        let loss: f64 = terms.iter().map(|term| term.factor * term.value).sum();
+        let Loss { value: loss, terms, gradients } =
+            self.workers.loss(batches, &self.net, &self.config, &names)?;
         ensure!(
             loss.is_finite() && loss.abs() < DIVERGED,
             "step {}: training has diverged, the loss is {loss}{}; lower the learning rates or clip the gradient \
@@ -301,7 +302,6 @@ impl Run {
             average.move_towards(&self.net, 1.0 - decay);
         }
         self.state.step += 1;
-        let terms = terms.into_iter().map(|term| (term.name, term.value)).collect();
         Ok(Step { loss, terms, images, gradient_norm, rate })
     }
 

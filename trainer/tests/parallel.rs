@@ -26,6 +26,24 @@ muon = { learning_rate = 0.02 }
 adamw = { learning_rate = 4e-3 }
 "#;
 
+const MIXED: &str = r#"
+[denoising]
+batch = 4
+size = 8
+sigma = [1, 70]
+target = "both"
+schedule = [{ from_step = 1, batch = 2, size = 4 }]
+
+[classification]
+batch = 8
+size = 8
+sigma = [0, 20]
+mix = true
+
+[optimizer]
+adamw = { learning_rate = 4e-3 }
+"#;
+
 const JEM: &str = r#"
 [classification]
 batch = 6
@@ -48,8 +66,8 @@ adamw = { learning_rate = 1e-4 }
 fn parts_of_a_batch_have_the_loss_and_the_gradient_of_the_whole() {
     let dir = tempfile::tempdir().unwrap();
     images(dir.path());
-    // Of the second, every image depends on all of its batch, so that it must stay whole; the third is cut into two.
-    for (norm, objectives) in [("group", JOINT), ("batch", JOINT), ("group", JEM)] {
+    // Four parts; two of two threads each; none, since with batch norm every image depends on all of its batch; two.
+    for (norm, objectives) in [("group", JOINT), ("homogeneous", MIXED), ("batch", JOINT), ("group", JEM)] {
         let architecture = architecture(norm, objectives == JEM);
         let text =
             format!("name = \"t\"\ndata = \"none\"\nsteps = 2\nheld_out = 0.0\n{architecture}{objectives}");

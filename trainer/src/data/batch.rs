@@ -44,7 +44,7 @@ impl Batch {
 
     /// Part `index` of `count` equal ones, which `count` must allow.
     pub fn part(&self, index: usize, count: usize) -> Batch {
-        let of = |tensor: &Tensor| part(tensor, index, count);
+        let of = |tensor: &Tensor| equal_part(tensor, index, count);
         Batch {
             clean: of(&self.clean),
             noise: of(&self.noise),
@@ -65,8 +65,9 @@ impl Batch {
 }
 
 /// Part `index` of `count` equal ones of a tensor's first axis, whose length must be a multiple of `count`.
-pub fn part(tensor: &Tensor, index: usize, count: usize) -> Tensor {
+pub fn equal_part(tensor: &Tensor, index: usize, count: usize) -> Tensor {
     let length = tensor.size()[0] / count as i64;
+    debug_assert_eq!(length * count as i64, tensor.size()[0]);
     tensor.narrow(0, index as i64 * length, length)
 }
 

@@ -12,7 +12,7 @@ pub mod images;
 pub mod mix;
 pub mod resized_crop;
 
-pub use batch::{Batch, BatchPlan, Loader, Shape, Shapes, part};
+pub use batch::{Batch, BatchPlan, Loader, Shape, Shapes, equal_part};
 pub use images::{Images, Split};
 
 /// A rectangle of pixels inside an image.
