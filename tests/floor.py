@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""What the graphs of a bundle ask of a processor, whatever runs them.
+
+    pip install onnx
+    python tests/floor.py models/zoo/photo --size 256 --batch 1
+
+For each graph, as it is written: its nodes, the multiply-adds of its convolutions, the bytes that these read and
+write once in float32, and the bytes of all operators if each of them goes through memory.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import onnx
+
+BYTES = 4
+CONVOLUTIONS = {"Conv", "ConvTranspose"}
+
+
+def shapes(graph):
+    """The shape of everything in an inferred graph, by its name."""
+    values = [*graph.value_info, *graph.input, *graph.output]
+    found = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+    return found | {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+
+
+def floor(path, extents):
+    model = onnx.load(path, load_external_data=False)
+    for port in [*model.graph.input, *model.graph.output]:
+        for dimension in port.type.tensor_type.shape.dim:
+            if dimension.dim_param:
+                dimension.dim_value = extents[dimension.dim_param]
+    # Shapes that were written down hold symbols; they are inferred again.
+    del model.graph.value_info[:]
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    shape = shapes(model.graph)
+
+    multiply_adds, convolutions, operators = 0, 0, 0
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            continue
+        moved = BYTES * sum(math.prod(shape[name]) for name in [*node.input, *node.output] if name)
+        operators += moved
+        if node.op_type in CONVOLUTIONS:
+            convolutions += moved
+            # Each element of a kernel meets every pixel of the output, of a transpose every one of the input.
+            met = shape[node.output[0] if node.op_type == "Conv" else node.input[0]]
+            multiply_adds += math.prod(shape[node.input[1]]) * met[0] * math.prod(met[2:])
+    return len(model.graph.node), multiply_adds, convolutions, operators
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=1)
+    args = parser.parse_args()
+    extents = {"batch": args.batch, "height": args.size, "width": args.size}
+    for path in sorted(args.bundle.glob("*.onnx"), reverse=True):
+        nodes, multiply_adds, convolutions, operators = floor(path, extents)
+        print(
+            f"{path.stem:10} {nodes:5} nodes {multiply_adds / 1e9:8.3f} G multiply-adds"
+            f" {convolutions / 1e6:8.1f} MB of convolutions {operators / 1e6:8.1f} MB of all operators"
+        )
+
+
+if __name__ == "__main__":
+    main()
