@@ -245,7 +245,7 @@ impl Moments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::noise::{add, estimate};
+    use crate::noise::{add, estimate, estimate_left};
     use ndarray::s;
 
     /// Dark and bright places, and all between.
@@ -319,6 +319,40 @@ mod tests {
                 assert!((found / sigma - 1.0).abs() < 0.06, "{name}: {found} of {sigma}");
             }
         }
+    }
+
+    #[test]
+    fn a_level_that_channels_share_is_found_too() {
+        let clean = clean();
+        let grey = Array3::from_shape_fn(clean.dim(), |(_, y, x)| clean[[0, y, x]]);
+        for (clean, share, spread) in
+            [(&grey, 1.0, Spread::Grey), (&clean, LUMINANCE_SIGMA, Spread::Luminance)]
+        {
+            for sigma in [25.0f32, 50.0] {
+                let noise = noisy(&Array3::zeros(clean.dim()), share * sigma / 255.0);
+                let shared = |(c, y, x)| (clean[[c, y, x]] + noise[[0, y, x]]).clamp(0.0, 1.0);
+                let picture = Picture::from_pixels(Array3::from_shape_fn(clean.dim(), shared).view());
+                let (left, _) = estimate_left(&picture);
+                let found = estimate(&picture);
+                assert_eq!(found.spread, spread);
+                let (left, found) = (255.0 * left / sigma, 255.0 * found.sigma / sigma);
+                assert!(
+                    (found - 1.0).abs() < 0.06 && left < 0.9,
+                    "{spread:?}: {found} and {left} of {sigma}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_hidden_says_nothing_of_the_ends() {
+        let opaque = Array3::from_shape_fn((4, 16, 16), |(c, ..)| if c == 3 { 1.0 } else { 0.5 });
+        let beyond = |alpha| {
+            let mut image = opaque.clone();
+            (image[[0, 7, 9]], image[[3, 7, 9]]) = (-0.001, alpha);
+            Clipped::new(&Picture::from_pixels(image.view()), independent(0.1)).is_none()
+        };
+        assert!(beyond(1.0) && !beyond(0.0));
     }
 
     #[test]
