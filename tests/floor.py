@@ -16,13 +16,17 @@ import onnx
 
 BYTES = 4
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
+# These read no elements.
+FREE = {"Constant", "Shape"}
 
 
 def shapes(graph):
     """The shape of everything in an inferred graph, by its name."""
     values = [*graph.value_info, *graph.input, *graph.output]
     found = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
-    return found | {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    found |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    assert all(0 not in shape for shape in found.values()), "a dimension is not known"
+    return found
 
 
 def floor(path, extents):
@@ -38,7 +42,7 @@ def floor(path, extents):
 
     multiply_adds, convolutions, operators = 0, 0, 0
     for node in model.graph.node:
-        if node.op_type == "Constant":
+        if node.op_type in FREE:
             continue
         moved = BYTES * sum(math.prod(shape[name]) for name in [*node.input, *node.output] if name)
         operators += moved
@@ -61,7 +65,7 @@ def main():
         nodes, multiply_adds, convolutions, operators = floor(path, extents)
         print(
             f"{path.stem:10} {nodes:5} nodes {multiply_adds / 1e9:8.3f} G multiply-adds"
-            f" {convolutions / 1e6:8.1f} MB of convolutions {operators / 1e6:8.1f} MB of all operators"
+            f" {convolutions / 1e6:8.2f} MB of convolutions {operators / 1e6:8.2f} MB of all operators"
         )
 
 
