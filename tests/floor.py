@@ -4,8 +4,9 @@
     pip install onnx
     python tests/floor.py models/zoo/photo --size 256 --batch 1
 
-For each graph, as it is written: its nodes, the multiply-adds of its convolutions, the bytes that these read and
-write once in float32, and the bytes of all operators if each of them goes through memory.
+For each graph, as it is written: the multiply-adds of its convolutions, the bytes that these read and write once in
+float32, the bytes of all operators if each of them goes through memory, and its nodes, as a row of the table in
+docs/performance.md.
 """
 
 import argparse
@@ -63,9 +64,10 @@ def main():
     extents = {"batch": args.batch, "height": args.size, "width": args.size}
     for path in sorted(args.bundle.glob("*.onnx"), reverse=True):
         nodes, multiply_adds, convolutions, operators = floor(path, extents)
+        images = f"{args.batch}×{args.size}×{args.size}"
         print(
-            f"{path.stem:10} {nodes:5} nodes {multiply_adds / 1e9:8.3f} G multiply-adds"
-            f" {convolutions / 1e6:8.2f} MB of convolutions {operators / 1e6:8.2f} MB of all operators"
+            f"| `{args.bundle.name}`, {path.stem}, {images} | {multiply_adds / 1e9:.2f} G"
+            f" | {convolutions / 1e6:.0f} MB | {operators / 1e6:.0f} MB | {nodes} |"
         )
 
 

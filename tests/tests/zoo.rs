@@ -5,6 +5,7 @@ use gradresnet::{Bundle, Picture, Session, Tiling};
 use gradresnet_tests::resources;
 use ndarray::{Array4, s};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn bundle(name: &str) -> Bundle {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/zoo").join(name);
@@ -124,5 +125,26 @@ fn cifar10_classifies_its_test_set() {
     assert!(right as f64 >= 0.85 * images.len() as f64, "{right} of {}", images.len());
     for other in &predictions[1..] {
         assert_eq!(*other, predictions[0]);
+    }
+}
+
+#[test]
+fn the_table_of_what_graphs_ask_of_a_processor_is_of_those_that_ship() {
+    let Some(python) = resources::path("GRADRESNET_PYTHON", "the table of what graphs ask of a processor")
+    else {
+        return;
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = std::fs::read_to_string(root.join("docs/performance.md")).unwrap();
+    for arguments in [&["photo"][..], &["photo-fast"], &["cifar10", "--size", "32", "--batch", "64"]] {
+        let mut floor = Command::new(&python);
+        floor.arg(root.join("tests/floor.py")).arg(bundle(arguments[0]).dir()).args(&arguments[1..]);
+        let output = floor.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let rows = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(rows.lines().count(), 2, "{rows}");
+        for row in rows.lines() {
+            assert!(page.lines().any(|line| line == row), "docs/performance.md lacks {row}");
+        }
     }
 }

@@ -3,13 +3,13 @@
 use super::console::{Console, Outcome, about, images, line};
 use super::inputs::{ExistingArgs, Failure, InputArgs, Job, Placed, Target, place};
 use super::model::{ModelArgs, sigma};
-use super::psnr;
 use super::workers::{self, Budget};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
 use gradresnet::engine::{EngineKind, Graph};
+use gradresnet::psnr::psnr_of_picture;
 use gradresnet::{Encoding, ErrorKind, Format, Picture, Session, Tiling, extensions};
-use ndarray::{Array2, Array3};
+use ndarray::Array2;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fs::File;
@@ -433,7 +433,7 @@ impl Plan {
             let found = Mutex::new(Vec::new());
             workers::for_each(jobs, &Console::new(jobs.len(), true), |job| {
                 // Who cannot be read is named when it is to be denoised.
-                if let Ok((_share, picture)) = self.read(&job.input.path) {
+                if let Ok((_share, picture)) = self.read(&job.input.path, None) {
                     let sigma = 255.0 * self.session.estimate_noise(&picture).sigma;
                     found.lock().unwrap_or_else(PoisonError::into_inner).push(sigma);
                 }
@@ -455,10 +455,14 @@ impl Plan {
         }
     }
 
-    /// Reads a picture as soon as there is memory for it.
-    fn read(&self, path: &Path) -> Result<(workers::Share<'_>, Picture)> {
-        // A copy is made while it is decoded and turned, and again while it is encoded.
-        let share = self.budget.take(2 * Picture::memory(path)?);
+    /// Reads a picture as soon as there is memory for it and for its reference, which is taken at once: two files that wait
+    /// for one another's would wait for ever.
+    fn read(&self, path: &Path, reference: Option<&Path>) -> Result<(workers::Share<'_>, Picture)> {
+        let of_picture = Picture::memory(path)?;
+        let of_reference = reference.map_or(Ok(0), Picture::memory).map_err(|e| about(path, e))?;
+        // A copy is made while one of them is decoded and turned, and again while one is encoded.
+        let copy = of_picture.max(of_reference);
+        let share = self.budget.take(of_picture.saturating_add(of_reference).saturating_add(copy));
         Ok((share, Picture::read(path)?))
     }
 
@@ -470,7 +474,7 @@ impl Plan {
         let path = &job.input.path;
         let reference = self.reference.as_deref().map(|dir| find_reference(dir, &job.input.relative));
         let reference = reference.transpose().map_err(|e| about(path, e))?;
-        let (_share, mut picture) = self.read(path)?;
+        let (_share, mut picture) = self.read(path, reference.as_deref())?;
         let (height, width) = picture.size();
         let clean = reference.as_deref().map(|reference| read_reference(reference, (height, width)));
         let clean = clean.transpose().map_err(|e| about(path, e))?;
@@ -487,7 +491,7 @@ impl Plan {
         picture.write(&job.output, &self.encoding)?;
         drop(picture);
         // Of what a reader of the file gets, with all that its format rounds or loses.
-        let psnr = clean.map(|clean| psnr::of_file(&job.output, clean.view())).transpose()?;
+        let psnr = clean.map(|clean| psnr_of_picture(&Picture::read(&job.output)?, &clean)).transpose()?;
         Ok(Some(Done { height, width, sigma: 255.0 * noise.sigma, psnr }))
     }
 }
@@ -500,12 +504,12 @@ fn find_reference(dir: &Path, relative: &Path) -> Result<PathBuf> {
     existing.next().ok_or_else(|| anyhow!("no reference of this name in {}", dir.display()))
 }
 
-/// The pixels `[3,H,W]` of a reference, which must have the size of its image.
-fn read_reference(path: &Path, (height, width): (usize, usize)) -> Result<Array3<f32>> {
+/// A reference, which must have the size of its image.
+fn read_reference(path: &Path, (height, width): (usize, usize)) -> Result<Picture> {
     let reference = Picture::read(path)?;
     let (h, w) = reference.size();
     ensure!((h, w) == (height, width), "{width}×{height} pixels, and {} has {w}×{h}", path.display());
-    Ok(reference.pixels())
+    Ok(reference)
 }
 
 #[cfg(test)]

@@ -3,12 +3,11 @@
 use super::console::{Console, Outcome, about, line};
 use super::inputs::{Input, InputArgs};
 use anyhow::{Result, anyhow, bail, ensure};
-use gradresnet::{Picture, psnr::psnr};
-use ndarray::ArrayView3;
+use gradresnet::{Picture, psnr::psnr_of_picture};
 use rayon::prelude::*;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Print the PSNR of images against references of the same names
 ///
@@ -29,13 +28,6 @@ pub struct Args {
     /// One JSON object a line: path, psnr (null: the images are equal); at the end mean, files
     #[arg(long)]
     json: bool,
-}
-
-/// PSNR of a file against a reference `[3,H,W]`.
-pub fn of_file(path: &Path, reference: ArrayView3<f32>) -> Result<f64> {
-    let mut image = Picture::read(path)?.pixels();
-    image.mapv_inplace(|v| v.clamp(0.0, 1.0));
-    Ok(psnr(image.view(), reference)?)
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
@@ -61,8 +53,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
             let reference = references.get(stem);
             let reference =
                 reference.ok_or_else(|| anyhow!("no reference of this name in {}", args.reference.display()));
-            let value =
-                reference.and_then(|reference| of_file(path, Picture::read(reference)?.pixels().view()));
+            let value = reference.and_then(|reference| {
+                Ok(psnr_of_picture(&Picture::read(path)?, &Picture::read(reference)?)?)
+            });
             console.advance();
             value.map_err(|error| about(path, error))
         })

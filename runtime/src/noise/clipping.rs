@@ -16,8 +16,10 @@ use std::f64::consts::{FRAC_1_SQRT_2, PI};
 const SIDE: usize = 8;
 /// Squares that an estimate looks at, spread evenly over a large picture.
 const SQUARES: usize = 16384;
-/// Clean values that are looked up, spread evenly over [0, 1].
+/// Clean values that are looked up, spread evenly.
 const VALUES: usize = 1024;
+/// Standard deviations that they reach beyond [0, 1]: what is that much brighter than white shows no noise.
+const BEYOND: f64 = 3.0;
 /// Rounds in which a level is corrected, at most: what is left grows about with the square root of a high level, so each
 /// halves the error.
 const ROUNDS: usize = 12;
@@ -161,7 +163,8 @@ impl Clipped {
                 let place = (SIDE * row, SIDE * column);
                 let channels = Square::channels(picture, place, |_, _| true);
                 for (c, square) in channels.into_iter().flatten().enumerate() {
-                    clean[[c, row, column]] = table.at(square.mean, |moments| moments.clean) as f32;
+                    let value = table.at(square.mean, |moments| moments.clean);
+                    clean[[c, row, column]] = value.clamp(0.0, 1.0) as f32;
                 }
             }
         }
@@ -197,8 +200,9 @@ struct Table {
 
 impl Table {
     fn new(sigma: f64) -> Table {
-        let last = (VALUES - 1) as f64;
-        Table { sigma, moments: (0..VALUES).map(|i| Moments::of(i as f64 / last, sigma)).collect() }
+        let step = (1.0 + 2.0 * BEYOND * sigma) / (VALUES - 1) as f64;
+        let value = |i| step * i as f64 - BEYOND * sigma;
+        Table { sigma, moments: (0..VALUES).map(|i| Moments::of(value(i), sigma)).collect() }
     }
 
     /// What belongs to a mean, between its neighbours in the table, or to the end that is nearest. The mean rises with the clean
@@ -309,6 +313,8 @@ mod tests {
             ("dark", clean() / 8.0),
             ("bright", 1.0 - clean() / 8.0),
             ("red", red),
+            // A third of it is white, or nearly.
+            ("overexposed", 1.5 * clean()),
             ("without noise beyond the ends", 0.5 + clean() / 30.0),
         ] {
             for sigma in [5.0f32, 25.0, 50.0] {
@@ -338,7 +344,7 @@ mod tests {
                 let (left, found) = (255.0 * left / sigma, 255.0 * found.sigma / sigma);
                 assert!(
                     (found - 1.0).abs() < 0.06 && left < 0.9,
-                    "{spread:?}: {found} and {left} of {sigma}"
+                    "{spread:?}: {found} times {sigma}, and {left} times it before"
                 );
             }
         }
@@ -395,7 +401,9 @@ mod tests {
     /// By the trapezoidal rule over ±8 standard deviations.
     #[test]
     fn the_moments_are_those_of_the_definition() {
-        for (x, sigma) in [(0.0, 0.2), (0.05, 0.1), (0.5, 0.3), (0.97, 0.02), (1.0, 2.0)] {
+        for (x, sigma) in
+            [(0.0, 0.2), (0.05, 0.1), (0.5, 0.3), (0.97, 0.02), (1.0, 2.0), (-0.3, 0.1), (1.05, 0.02)]
+        {
             let steps = 200_000;
             let (mut mean, mut square) = (0.0, 0.0);
             for i in 0..=steps {

@@ -488,6 +488,41 @@ mod tests {
         found.close_enough(&expected, Approximation::Approximate).unwrap();
     }
 
+    /// 3×3, of three channels to four.
+    fn convolution(stride: usize) -> Conv {
+        let pool_spec = PoolSpec {
+            data_format: DataFormat::NCHW,
+            kernel_shape: tvec![3, 3],
+            padding: PaddingSpec::Explicit(tvec![1, 1], tvec![1, 1]),
+            dilations: None,
+            strides: Some(tvec![stride, stride]),
+            input_channels: 3,
+            output_channels: 4,
+        };
+        Conv { pool_spec, kernel_fmt: KernelFormat::OIHW, group: 1, q_params: None }
+    }
+
+    #[test]
+    fn convolutions_become_ours_or_are_left_to_tract_by_their_stride() {
+        let shape = [1, 3, 12, 24];
+        for stride in 1..=5 {
+            let mut model = TypedModel::default();
+            let x = model.add_source("x", f32::fact(shape)).unwrap();
+            let kernel: Vec<f32> = (0..4 * 3 * 9).map(|i| (i as f32 * 0.3).sin()).collect();
+            let kernel = Tensor::from_shape(&[4, 3, 3, 3], &kernel).unwrap();
+            let kernel = model.add_const("kernel", kernel).unwrap();
+            let bias = model.add_const("bias", Tensor::zero_scalar::<f32>().unwrap()).unwrap();
+            let y = model.wire_node("conv", convolution(stride), &[x, kernel, bias]).unwrap();
+            model.select_output_outlets(&y).unwrap();
+            let mut fused = model.clone();
+            convolutions(&mut fused, &Pool::default()).unwrap();
+            let ours = fused.nodes().iter().any(|node| node.op.name() == "Convolution");
+            assert_eq!(ours, [1, 2, 4].contains(&stride), "{stride}");
+            let (found, expected) = (computed(fused, &shape), computed(model, &shape));
+            found.close_enough(&expected, Approximation::Close).unwrap();
+        }
+    }
+
     /// tract's own convolution in float16 takes a thousand times as long.
     #[test]
     fn convolutions_in_float16_become_ours() {
@@ -499,18 +534,7 @@ mod tests {
         let kernel = Tensor::from_shape(&[4, 3, 3, 3], &kernel).unwrap();
         let kernel = model.add_const("kernel", kernel).unwrap();
         let bias = model.add_const("bias", Tensor::zero_scalar::<f16>().unwrap()).unwrap();
-        let padding = PaddingSpec::Explicit(tvec![1, 1], tvec![1, 1]);
-        let spec = PoolSpec {
-            data_format: DataFormat::NCHW,
-            kernel_shape: tvec![3, 3],
-            padding,
-            dilations: None,
-            strides: None,
-            input_channels: 3,
-            output_channels: 4,
-        };
-        let conv = Conv { pool_spec: spec, kernel_fmt: KernelFormat::OIHW, group: 1, q_params: None };
-        let y = model.wire_node("conv", conv, &[x[0], kernel, bias]).unwrap();
+        let y = model.wire_node("conv", convolution(1), &[x[0], kernel, bias]).unwrap();
         let y = model.wire_node("wide", cast(f32::datum_type()), &y).unwrap();
         model.select_output_outlets(&y).unwrap();
         let mut fused = model.clone();
