@@ -66,7 +66,7 @@ def main():
         nodes, multiply_adds, convolutions, operators = floor(path, extents)
         images = f"{args.batch}×{args.size}×{args.size}"
         print(
-            f"| `{args.bundle.name}`, {path.stem}, {images} | {multiply_adds / 1e9:.2f} G"
+            f"| `{args.bundle.resolve().name}`, {path.stem}, {images} | {multiply_adds / 1e9:.2f} G"
             f" | {convolutions / 1e6:.0f} MB | {operators / 1e6:.0f} MB | {nodes} |"
         )
 

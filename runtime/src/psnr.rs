@@ -12,7 +12,7 @@ use ndarray::ArrayView3;
 pub fn psnr(image: ArrayView3<f32>, reference: ArrayView3<f32>) -> Result<f64> {
     let ((_, height, width), (_, other_height, other_width)) = (image.dim(), reference.dim());
     of_one_size((height, width), (other_height, other_width))?;
-    if image.dim() != reference.dim() {
+    if image.dim().0 != reference.dim().0 {
         let reason = format!("{} channels, and the reference has {}", image.dim().0, reference.dim().0);
         return Err(ErrorKind::Input(reason).into());
     }
@@ -20,12 +20,12 @@ pub fn psnr(image: ArrayView3<f32>, reference: ArrayView3<f32>) -> Result<f64> {
     Ok(decibels(sum, image.len()))
 }
 
-/// [`psnr`] of a picture that is clipped to [0, 1], as the literature does with outputs, over its three channels. It takes no
-/// memory beside the two pictures.
+/// [`psnr`] of the RGB pixels of two pictures. Those of the first are clipped to [0, 1], as the literature does with outputs, and
+/// its reference is taken as it is. No memory is taken beside the two.
 ///
 /// # Errors
 /// [`ErrorKind::Input`] if the sizes differ.
-pub fn psnr_of_picture(picture: &Picture, reference: &Picture) -> Result<f64> {
+pub fn of_pictures(picture: &Picture, reference: &Picture) -> Result<f64> {
     of_one_size(picture.size(), reference.size())?;
     let (height, width) = picture.size();
     let error = |c, y, x| f64::from(picture.pixel(c, y, x).clamp(0.0, 1.0) - reference.pixel(c, y, x));
@@ -67,11 +67,11 @@ mod tests {
         let image = Array3::from_shape_fn((3, 4, 5), |(c, y, x)| 1.3 - 0.1 * (c + y + x) as f32);
         let reference = Array3::from_shape_fn((3, 4, 5), |(c, y, x)| 1.1 - 0.1 * (c + 2 * y + x) as f32);
         let [found, reversed] = [(&image, &reference), (&reference, &image)].map(|(a, b)| {
-            psnr_of_picture(&Picture::from_pixels(a.view()), &Picture::from_pixels(b.view())).unwrap()
+            of_pictures(&Picture::from_pixels(a.view()), &Picture::from_pixels(b.view())).unwrap()
         });
         assert_eq!(found, psnr(image.mapv(|v| v.clamp(0.0, 1.0)).view(), reference.view()).unwrap());
         assert_ne!(found, reversed);
         let other = Picture::from_pixels(Array3::zeros((3, 5, 4)).view());
-        assert!(psnr_of_picture(&Picture::from_pixels(image.view()), &other).is_err());
+        assert!(of_pictures(&Picture::from_pixels(image.view()), &other).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The bundles that ship, on real images: what their README figures rest on.
+//! The bundles that ship: what figures of them in the README and in docs rest on.
 
 use gradresnet::engine::{self, Device, EngineKind, Graph};
 use gradresnet::{Bundle, Picture, Session, Tiling};

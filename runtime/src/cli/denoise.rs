@@ -7,7 +7,7 @@ use super::workers::{self, Budget};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
 use gradresnet::engine::{EngineKind, Graph};
-use gradresnet::psnr::psnr_of_picture;
+use gradresnet::psnr::of_pictures;
 use gradresnet::{Encoding, ErrorKind, Format, Picture, Session, Tiling, extensions};
 use ndarray::Array2;
 use serde::Serialize;
@@ -67,9 +67,9 @@ pub struct Args {
     guidance: f32,
     #[command(flatten)]
     model: ModelArgs,
-    /// Memory for the images in work and their tiles, which it may make smaller; one image may take more by
-    /// itself [default: 1G for each thread, and tiles as they are: 0.5 GiB each with `photo` and tract, 2 GiB with
-    /// ONNX Runtime]
+    /// Memory, half of it for the images in work with their references and half for tiles, which it may make
+    /// smaller; one image may take more by itself [default: 1G of images for each thread, and tiles as they are:
+    /// 0.5 GiB each with `photo` and tract, 2 GiB with ONNX Runtime]
     #[arg(long, value_parser = memory, value_name = "SIZE", help_heading = "Resources")]
     memory: Option<u64>,
     /// Side of the tiles in pixels [default: 448, for images of more than 512×512 pixels, less if
@@ -274,7 +274,7 @@ struct Plan {
 /// Share of the memory that is for tiles, and not for images.
 const TILES: u64 = 2;
 
-/// Bytes, where the user does not say.
+/// Bytes for images, where the user does not say.
 const MEMORY_PER_THREAD: u64 = 1 << 30;
 
 /// The file that a path means, whether it is there or not.
@@ -402,7 +402,6 @@ impl Plan {
             ensure!(dir.is_dir(), "{}: --reference is no folder", dir.display());
         }
         let threads = rayon::current_num_threads();
-        let memory = args.memory.unwrap_or(threads as u64 * MEMORY_PER_THREAD);
         // Without a limit, tiles are the same on every engine, and so are the results.
         let tiling = match (args.tile, args.memory) {
             (Some(tile), _) => Tiling::new(tile, args.overlap)?,
@@ -423,7 +422,7 @@ impl Plan {
             },
             reference: args.reference.clone(),
             existing: args.existing,
-            budget: Budget::new(memory - memory / TILES),
+            budget: Budget::new(args.memory.map_or(threads as u64 * MEMORY_PER_THREAD, |m| m - m / TILES)),
         })
     }
 
@@ -455,14 +454,12 @@ impl Plan {
         }
     }
 
-    /// Reads a picture as soon as there is memory for it and for its reference, which is taken at once: two files that wait
-    /// for one another's would wait for ever.
+    /// Reads a picture as soon as there is memory for it and for its reference. That is asked for at once: two files that
+    /// have one share each and wait for a second would wait for ever.
     fn read(&self, path: &Path, reference: Option<&Path>) -> Result<(workers::Share<'_>, Picture)> {
         let of_picture = Picture::memory(path)?;
         let of_reference = reference.map_or(Ok(0), Picture::memory).map_err(|e| about(path, e))?;
-        // A copy is made while one of them is decoded and turned, and again while one is encoded.
-        let copy = of_picture.max(of_reference);
-        let share = self.budget.take(of_picture.saturating_add(of_reference).saturating_add(copy));
+        let share = self.budget.take(needed(of_picture, of_reference));
         Ok((share, Picture::read(path)?))
     }
 
@@ -491,9 +488,15 @@ impl Plan {
         picture.write(&job.output, &self.encoding)?;
         drop(picture);
         // Of what a reader of the file gets, with all that its format rounds or loses.
-        let psnr = clean.map(|clean| psnr_of_picture(&Picture::read(&job.output)?, &clean)).transpose()?;
+        let psnr = clean.map(|clean| of_pictures(&Picture::read(&job.output)?, &clean)).transpose()?;
         Ok(Some(Done { height, width, sigma: 255.0 * noise.sigma, psnr }))
     }
+}
+
+/// Memory for a picture and its reference, and for a copy of either: one is made while it is decoded and turned, and again
+/// while the output is encoded.
+fn needed(picture: u64, reference: u64) -> u64 {
+    picture.saturating_add(reference).saturating_add(picture.max(reference))
 }
 
 /// The file of the same relative path in `dir`, whatever its extension.
@@ -515,6 +518,13 @@ fn read_reference(path: &Path, (height, width): (usize, usize)) -> Result<Pictur
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_for_a_picture_its_reference_and_a_copy() {
+        assert_eq!([needed(3, 0), needed(3, 3), needed(3, 12)], [6, 9, 27]);
+        // What a header may claim.
+        assert_eq!(needed(u64::MAX, u64::MAX), u64::MAX);
+    }
 
     #[test]
     fn sizes_have_units() {

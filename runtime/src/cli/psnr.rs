@@ -3,7 +3,8 @@
 use super::console::{Console, Outcome, about, line};
 use super::inputs::{Input, InputArgs};
 use anyhow::{Result, anyhow, bail, ensure};
-use gradresnet::{Picture, psnr::psnr_of_picture};
+use gradresnet::Picture;
+use gradresnet::psnr::of_pictures;
 use rayon::prelude::*;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -12,7 +13,8 @@ use std::path::PathBuf;
 /// Print the PSNR of images against references of the same names
 ///
 /// In dB, with peak 1, over all pixels and channels. Files are matched by their path below the folders,
-/// without the extension. Float files are clipped to [0, 1] first, as the literature does with outputs.
+/// without the extension. The images are clipped to [0, 1] first, as the literature does with outputs,
+/// and the references are not.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -53,9 +55,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
             let reference = references.get(stem);
             let reference =
                 reference.ok_or_else(|| anyhow!("no reference of this name in {}", args.reference.display()));
-            let value = reference.and_then(|reference| {
-                Ok(psnr_of_picture(&Picture::read(path)?, &Picture::read(reference)?)?)
-            });
+            let value = reference
+                .and_then(|reference| Ok(of_pictures(&Picture::read(path)?, &Picture::read(reference)?)?));
             console.advance();
             value.map_err(|error| about(path, error))
         })
