@@ -141,9 +141,9 @@ pub struct Classification {
     /// How images are varied.
     #[serde(default)]
     pub augment: Augment,
-    /// MixUp or CutMix, chosen at random for each batch.
+    /// Share of the batches that go through MixUp or CutMix, either of which is chosen at random.
     #[serde(default)]
-    pub mix: bool,
+    pub mix: f64,
 }
 
 /// log p(y) by maximum likelihood with Langevin samples (Grathwohl et al. 2019), which JEM has in place of the
@@ -310,6 +310,8 @@ impl Config {
                 self.validate_shape(&name, change.batch, change.size)?;
             }
         }
+        let mix = self.classification.as_ref().map_or(0.0, |c| c.mix);
+        require((0.0..=1.0).contains(&mix), "classification.mix", "must be 0 to 1")?;
         if let Some(j) = &self.jem {
             require(
                 self.classification.is_some(),
@@ -425,7 +427,7 @@ batch = 2
 size = 8
 sigma = [0, 20]
 augment = { resized_crop = true }
-mix = true
+mix = 0.5
 [jem]
 batch = 2
 size = 8
@@ -501,7 +503,8 @@ weight_decay = 0.0
             "augment = { resized_crop = true, padding = 4 }",
             "0 with resized_crop",
         ),
-        ("mix = true", "mix = \"mixup\"", "expected a boolean"),
+        ("mix = 0.5", "mix = true", "expected a floating"),
+        ("mix = 0.5", "mix = 1.5", "must be 0 to 1"),
         (
             "  { from_step = 2, batch = 1, size = 8 },",
             "  { from_step = 1, batch = 1, size = 8 },",

@@ -410,7 +410,7 @@ fn denoising_plan(config: &Config) -> Option<BatchPlan> {
     Some(BatchPlan {
         shapes: Shapes { first: Shape { batch: d.batch, size: d.size }, changes: changes.collect() },
         augment: d.augment,
-        mix: false,
+        mix: 0.0,
         sigma: d.sigma,
         seed: config.seed.wrapping_mul(2),
     })
@@ -432,7 +432,7 @@ fn jem_plan(config: &Config) -> Option<BatchPlan> {
     Some(BatchPlan {
         shapes: Shapes { first: Shape { batch: j.batch, size: j.size }, changes: Vec::new() },
         augment: j.augment,
-        mix: false,
+        mix: 0.0,
         sigma: j.sigma,
         seed: config.seed.wrapping_mul(2) ^ JEM_SEED,
     })

@@ -38,7 +38,7 @@ schedule = [{ from_step = 1, batch = 2, size = 4 }]
 batch = 8
 size = 8
 sigma = [0, 20]
-mix = true
+mix = 1.0
 
 [optimizer]
 adamw = { learning_rate = 4e-3 }

@@ -50,7 +50,7 @@ batch = 3
 size = 8
 sigma = [0, 20]
 augment = { resized_crop = true }
-mix = true
+mix = 0.5
 
 [optimizer]
 adamw = { learning_rate = 4e-3, weight_decay = 0.01 }

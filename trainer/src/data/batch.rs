@@ -6,8 +6,8 @@ use super::images::Images;
 use super::mix::Mixture;
 use crate::noise::NoiseLevel;
 use anyhow::{Result, anyhow};
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -78,8 +78,8 @@ pub struct BatchPlan {
     pub shapes: Shapes,
     /// How they are varied.
     pub augment: Augment,
-    /// Whether they are mixed with one another, before the noise.
-    pub mix: bool,
+    /// Share of the batches whose images are mixed with one another, before the noise; 0 to 1.
+    pub mix: f64,
     /// Their noise levels.
     pub sigma: NoiseLevel,
     /// Seed; two objectives take different ones.
@@ -153,7 +153,7 @@ impl Sampler {
             let count = self.images.classes().len() as i64;
             Tensor::from_slice(&classes).one_hot(count).to_kind(Kind::Float)
         });
-        if *mix {
+        if rng.random_bool(*mix) {
             let mixture = Mixture::sample(size, &mut rng);
             clean = mixture.images(&clean);
             labels = labels.map(|labels| mixture.labels(&labels, size));
@@ -244,7 +244,7 @@ mod tests {
                 changes: vec![(4, Shape { batch: 2, size: 6 }), (7, Shape { batch: 5, size: 2 })],
             },
             augment: Augment { flip: true, turn: true, ..Augment::default() },
-            mix: true,
+            mix: 1.0,
             sigma: [1.0, 70.0].into(),
             seed: 7,
         }
