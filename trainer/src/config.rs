@@ -141,7 +141,7 @@ pub struct Classification {
     /// How images are varied.
     #[serde(default)]
     pub augment: Augment,
-    /// Share of the batches that go through MixUp or CutMix, either of which is chosen at random.
+    /// Probability that a batch goes through MixUp or CutMix, either of which is chosen at random.
     #[serde(default)]
     pub mix: f64,
 }
@@ -503,7 +503,7 @@ weight_decay = 0.0
             "augment = { resized_crop = true, padding = 4 }",
             "0 with resized_crop",
         ),
-        ("mix = 0.5", "mix = true", "expected a floating"),
+        ("mix = 0.5", "mix = true", "expected a number"),
         ("mix = 0.5", "mix = 1.5", "must be 0 to 1"),
         (
             "  { from_step = 2, batch = 1, size = 8 },",

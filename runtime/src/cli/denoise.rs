@@ -67,9 +67,9 @@ pub struct Args {
     guidance: f32,
     #[command(flatten)]
     model: ModelArgs,
-    /// Memory, half of it for the images in work with their references and half for tiles, which it may make
-    /// smaller; one image may take more by itself [default: 1G of images for each thread, and tiles as they are:
-    /// 0.5 GiB each with `photo` and tract, 2 GiB with ONNX Runtime]
+    /// Memory: half for the images in work with their references, half for tiles, whose size follows from it
+    /// unless --tile gives it; one image may take more by itself [default: 1G of images for each thread, and
+    /// tiles as they are: 0.5 GiB each with `photo` and tract, 2 GiB with ONNX Runtime]
     #[arg(long, value_parser = memory, value_name = "SIZE", help_heading = "Resources")]
     memory: Option<u64>,
     /// Side of the tiles in pixels [default: 448, for images of more than 512×512 pixels, less if

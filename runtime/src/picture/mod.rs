@@ -73,7 +73,7 @@ impl Picture {
     /// # Errors
     /// [`ErrorKind::Io`], [`ErrorKind::Input`] for an empty file.
     pub fn memory(path: &Path) -> Result<u64> {
-        catch_panic(|| decode::memory(path)).unwrap_or(Ok(0)).map_err(decode::named).at(path)
+        catch_panic(|| decode::memory(path)).unwrap_or(Ok(0)).at(path)
     }
 
     /// Writes the file beside its target and renames it. Samples that become integers are rounded and

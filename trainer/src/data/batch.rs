@@ -78,7 +78,7 @@ pub struct BatchPlan {
     pub shapes: Shapes,
     /// How they are varied.
     pub augment: Augment,
-    /// Share of the batches whose images are mixed with one another, before the noise; 0 to 1.
+    /// Probability that the images of a batch are mixed with one another, before the noise.
     pub mix: f64,
     /// Their noise levels.
     pub sigma: NoiseLevel,
@@ -248,6 +248,33 @@ mod tests {
             sigma: [1.0, 70.0].into(),
             seed: 7,
         }
+    }
+
+    #[test]
+    fn as_many_batches_are_mixed_as_is_asked_for() {
+        let (_dir, images) = images();
+        let batches = |mix| {
+            let shapes = Shapes { first: Shape { batch: 3, size: 6 }, changes: Vec::new() };
+            let mut loader = Loader::start(images.clone(), BatchPlan { mix, shapes, ..plan() }, 0, 1);
+            (0..100).map(|_| loader.next_batch().unwrap()).collect::<Vec<_>>()
+        };
+        let plain = batches(0.0);
+        let mixed = |mix| {
+            let pairs = batches(mix).into_iter().zip(&plain);
+            pairs
+                .filter(|(batch, plain)| {
+                    assert!(batch.noise.equal(&plain.noise) && batch.sigma.equal(&plain.sigma));
+                    !batch.clean.equal(&plain.clean)
+                })
+                .count()
+        };
+        assert_eq!(mixed(0.0), 0);
+        // Of λ > 8/9 the hole is empty.
+        let all = mixed(1.0);
+        assert!(all > 70, "{all}");
+        // Five standard deviations of 100 draws are 25.
+        let half = mixed(0.5);
+        assert!((all as f64 / 2.0 - half as f64).abs() < 25.0, "{half} of {all}");
     }
 
     #[test]
