@@ -320,7 +320,7 @@ mod tests {
             ("bright", 1.0 - clean() / 8.0),
             ("red", red),
             ("overexposed", 0.8 + 0.5 * clean()),
-            ("underexposed", 0.5 * clean() - 0.1),
+            ("underexposed", 0.2 - 0.5 * clean()),
             ("without noise beyond the ends", 0.5 + clean() / 30.0),
         ] {
             for sigma in [5.0f32, 25.0, 50.0] {
