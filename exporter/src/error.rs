@@ -41,6 +41,9 @@ pub enum ErrorKind {
         /// `forward` or `denoiser`.
         graph: &'static str,
     },
+    /// No image changes log p: the network is as good as untrained.
+    #[error("the gradient of log p is zero everywhere, so the network denoises nothing")]
+    NoGradient,
     /// The denoiser graph is not the gradient of the forward graph.
     #[error(
         "denoiser graph at {size}: the slope of log p along a random direction is {slope:.6e}, and \
@@ -87,11 +90,9 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&*self.0)
-    }
-}
+/// It has no source: the message holds that of the cause, and a report of the chain would say it twice.
+/// The cause itself is in the [`ErrorKind`].
+impl std::error::Error for Error {}
 
 impl<K: Into<ErrorKind>> From<K> for Error {
     fn from(kind: K) -> Self {

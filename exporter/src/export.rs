@@ -58,14 +58,16 @@ pub struct Report {
 /// Exports `checkpoint` to a bundle at `target`.
 ///
 /// # Errors
-/// If the checkpoint does not fit its spec, the target exists, an engine's output is further from the
-/// golden values than accepted, or the denoiser is not the gradient of the forward graph. Nothing is
-/// left at `target` then.
+/// If the checkpoint does not fit its spec, the target exists (or holds what no bundle does), an engine's output is
+/// further from the golden values than accepted, or the denoiser is not the gradient of the forward graph. What
+/// `target` was is left then.
 pub fn export(checkpoint: &Checkpoint, target: &Path, options: &Options) -> Result<Report> {
     let Checkpoint { spec, parameters, golden: given } = checkpoint;
     let spec = &Spec { precision: options.precision, ..spec.clone() };
     gradresnet_models::checkpoint::check_parameters(spec, parameters)?;
-    if !options.overwrite {
+    if options.overwrite {
+        Bundle::ensure_replaceable(target)?;
+    } else {
         staged::ensure_absent(target)?;
     }
     let dir = StagedDir::new(target)?;
@@ -225,11 +227,14 @@ fn check_gradient(spec: &Spec, forward: &Graph, denoiser: &Graph) -> Result<()> 
         };
         // Along a random direction the slope may nearly vanish: relative to the norm of the gradient too.
         let typical = change.values().iter().map(|g| g * g).sum::<f64>().sqrt();
+        if typical == 0.0 {
+            return Err(ErrorKind::NoGradient.into());
+        }
         let mut slope = 0.0;
         let mut agrees = false;
         for step in STEPS {
             slope = (density(step)? - density(-step)?) / (2.0 * step);
-            agrees = (found - slope).abs() <= TOLERANCE * slope.abs().max(typical) && typical > 0.0;
+            agrees = (found - slope).abs() <= TOLERANCE * slope.abs().max(typical);
             if agrees {
                 break;
             }

@@ -11,8 +11,9 @@ use rand_distr::{Distribution, StandardNormal};
 /// What golden values of this origin say of themselves.
 pub const SOURCE: &str = "gradresnet-export, float64 evaluator of its graph";
 
-/// Smooth random images with noise, under both names that graphs have for them, and what else a denoiser takes, at `[N, H, W]` rounded up to the
-/// network's stride; noise levels within the spec's range.
+/// Smooth random images with noise, under both names that graphs have for them, and what else a denoiser takes, at
+/// `[N, H, W]` rounded up to the network's stride. Noise levels are within the spec's range, or up to 0.05 where that ends
+/// below it.
 pub fn inputs(spec: &Spec, [batch, height, width]: [usize; 3], seed: u64) -> Values {
     let stride = spec.architecture.stride();
     let (height, width) = (height.next_multiple_of(stride), width.next_multiple_of(stride));

@@ -11,9 +11,9 @@ use std::process::ExitCode;
 ///
 /// A GradResNet's bundle has two graphs: forward.onnx (logits and energy) and denoiser.onnx (the unrolled
 /// gradient). A ResNet's has the first, a DnCNN's the second.
-/// Before the bundle is put in place, both are run on every engine found here and compared with the
-/// checkpoint's golden values, and the denoiser is compared with central differences of the forward
-/// graph.
+/// Before the bundle is put in place, its graphs are run on every engine found here and compared with the
+/// checkpoint's golden values, and where there are two, the denoiser is compared with central differences of the
+/// forward graph.
 #[derive(Parser)]
 #[command(
     version,
@@ -42,7 +42,7 @@ struct Cli {
     /// Version of the ONNX operators
     #[arg(long, default_value = "17", value_parser = clap::value_parser!(i64).range(17..=21))]
     opset: i64,
-    /// Replace a bundle that is there
+    /// Replace a bundle that is there; a folder that holds anything else is refused
     #[arg(long)]
     overwrite: bool,
 }

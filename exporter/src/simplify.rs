@@ -54,7 +54,7 @@ fn binary(node: &Node) -> Option<Binary> {
     Binary::ALL.into_iter().find(|b| node.operator.key() == b.key())
 }
 
-/// x + 0, x − 0, x · 1 and x ÷ 1 are x, if x keeps its shape; a stretched value that is stretched again
+/// x + 0, x − 0 and x · 1 are x, if x keeps its shape; a stretched value that is stretched again
 /// by the operation that takes it need not be.
 fn neutral(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<NodeId>> {
     let Some(operator) = binary(node) else { return Ok(None) };
@@ -67,7 +67,6 @@ fn neutral(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<N
         Binary::Sub if all(b, 0.0) => Some(a),
         Binary::Mul if all(b, 1.0) => Some(a),
         Binary::Mul if all(a, 1.0) => Some(b),
-        Binary::Div if all(b, 1.0) => Some(a),
         _ => None,
     };
     if let Some(kept) = kept.filter(|k| graph.shape(*k) == node.shape) {
@@ -86,7 +85,7 @@ fn neutral(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<N
     Ok(Some(graph.add_shared(node.operator.clone(), &short)?))
 }
 
-/// (x · c) · d is x · (c · d) for constants c, d of no more elements than x.
+/// (x · c) · d is x · (c · d) for constants c and d.
 fn merge_factors(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<NodeId>> {
     if binary(node) != Some(Binary::Mul) {
         return Ok(None);
@@ -105,8 +104,7 @@ fn merge_factors(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Op
     let (Some(c), Some(d)) = (constant(graph, inner), constant(graph, outer)) else { return Ok(None) };
     let value = c.zip(d, |c, d| c * d);
     let merged = graph.add(Constant::new(value), &[])?;
-    let replacement = graph.mul(x, merged)?;
-    Ok((graph.shape(replacement) == node.shape).then_some(replacement))
+    Ok(Some(graph.mul(x, merged)?))
 }
 
 /// The sum or mean of x·s is s times that of x, if s is the same along the axes that are summed: one

@@ -224,6 +224,18 @@ fn what_does_not_verify_leaves_nothing_behind() {
     golden.cases[1].energy = Array::f64(&[1], vec![1.0]);
     let error = wrong(&|c| c.golden = Some(golden.clone()));
     assert!(error.contains("energy") && error.contains("forward graph"), "{error}");
+    // Its square overflows, and with it every distance from it.
+    golden.cases[1].energy = Array::f64(&[1], vec![1e200]);
+    let error = wrong(&|c| c.golden = Some(golden.clone()));
+    assert!(error.contains("energy"), "{error}");
+
+    // A network that denoises nothing.
+    let mut dead = checkpoint(base(), 0);
+    let shape = dead.parameters["energy.weight"].shape().to_vec();
+    let zeros = Array::f32(&shape, vec![0.0; shape.iter().product()]).unwrap();
+    dead.parameters.insert("energy.weight".into(), zeros);
+    let error = export(&dead, &target, &Options::default()).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::NoGradient) && !target.exists(), "{error}");
 
     let options = Options { opset: 16, ..Options::default() };
     let error = export(&good, &target, &options).unwrap_err();
@@ -234,11 +246,20 @@ fn what_does_not_verify_leaves_nothing_behind() {
 fn an_existing_bundle_is_replaced_only_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("bundle");
-    std::fs::create_dir(&target).unwrap();
+    let (one, other) = (checkpoint(base(), 0), checkpoint(base(), 3));
+    let overwrite = Options { overwrite: true, ..Options::default() };
+    export(&one, &target, &Options::default()).unwrap();
+    let error = export(&other, &target, &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("bundle: exists already"), "{error}");
+    assert_eq!(Checkpoint::read(&target).unwrap().parameters, one.parameters);
+    export(&other, &target, &overwrite).unwrap();
+    assert_eq!(Checkpoint::read(&target).unwrap().parameters, other.parameters);
+
+    // What else a folder holds would be lost.
     std::fs::write(target.join("mine"), "1").unwrap();
-    let checkpoint = checkpoint(base(), 0);
-    let error = export(&checkpoint, &target, &Options::default()).unwrap_err().to_string();
-    assert!(error.contains("bundle") && target.join("mine").exists(), "{error}");
-    export(&checkpoint, &target, &Options { overwrite: true, ..Options::default() }).unwrap();
-    assert!(!target.join("mine").exists() && Bundle::open(&target).is_ok());
+    let error = export(&one, &target, &overwrite).unwrap_err().to_string();
+    assert!(error.contains("`mine`") && target.join("mine").exists(), "{error}");
+    let file = dir.path().join("file");
+    std::fs::write(&file, "1").unwrap();
+    assert!(export(&one, &file, &overwrite).is_err() && file.is_file());
 }

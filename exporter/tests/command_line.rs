@@ -26,6 +26,9 @@ fn bad_input_gives_one_line_that_names_it() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains(expected) && !stderr.contains("panicked"), "{stderr}");
+        // The cause once, and not again as its own cause.
+        let (_, cause) = stderr.trim_end().rsplit_once(": ").unwrap_or_default();
+        assert_eq!(stderr.matches(cause).count(), 1, "{stderr}");
         assert!(output.stdout.is_empty() && !dir.path().join("out").exists());
     }
     assert!(run(&["--help"]).status.success());

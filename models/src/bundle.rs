@@ -103,8 +103,29 @@ impl Bundle {
     }
 
     /// Reads the golden values.
+    ///
+    /// # Errors
+    /// Those of [`Bundle::read`] and [`Golden::parse`].
     pub fn golden(&self) -> Result<Golden> {
-        Golden::read(&self.path(GOLDEN), &self.spec)
+        Golden::parse(&self.read(GOLDEN, MAX_TENSOR_BYTES)?, &self.spec).at(&self.path(GOLDEN))
+    }
+
+    /// Refuses to have a directory replaced that holds anything else than the files of a bundle: a run, or pictures. One that
+    /// does not exist may be.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotABundle`], and [`ErrorKind::Io`] if it is no directory.
+    pub fn ensure_replaceable(dir: &Path) -> Result<()> {
+        if dir.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        for entry in std::fs::read_dir(dir).at(dir)? {
+            let name = entry.at(dir)?.file_name();
+            if ![SPEC, FORWARD, DENOISER, GOLDEN, MODEL].iter().any(|known| name == *known) {
+                return Err(ErrorKind::NotABundle(name.to_string_lossy().into_owned())).at(dir);
+            }
+        }
+        Ok(())
     }
 
     /// Compares the SHA-256 of every file with the spec's.

@@ -10,7 +10,7 @@ use crate::golden::Golden;
 use crate::parameters::{ParameterKind, parameters};
 use crate::spec::Spec;
 use crate::staged::StagedDir;
-use crate::tensors::{self, Tensors};
+use crate::tensors::{self, MAX_TENSOR_BYTES, Tensors};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -41,17 +41,20 @@ impl Checkpoint {
     pub fn read(dir: &Path) -> Result<Checkpoint> {
         let spec = Spec::read(&dir.join(SPEC))?;
         let path = dir.join(MODEL);
-        if !spec.files.is_empty() {
+        let (spec, (parameters, _), golden) = if spec.files.is_empty() {
+            let golden = dir.join(GOLDEN);
+            let golden = golden.exists().then(|| Golden::read(&golden, &spec)).transpose()?;
+            (spec, tensors::read(&path)?, golden)
+        } else {
             let bundle = Bundle::open(dir)?;
             if !bundle.spec().files.contains_key(MODEL) {
                 return Err(ErrorKind::NoParameters).at(&path);
             }
             bundle.verify_digests()?;
-        }
-        let (parameters, _) = tensors::read(&path)?;
+            let parameters = tensors::parse(&bundle.read(MODEL, MAX_TENSOR_BYTES)?).at(&path)?;
+            (bundle.spec().clone(), parameters, Some(bundle.golden()?))
+        };
         check_parameters(&spec, &parameters).at(&path)?;
-        let path = dir.join(GOLDEN);
-        let golden = path.exists().then(|| Golden::read(&path, &spec)).transpose()?;
         Ok(Checkpoint { spec, parameters, golden })
     }
 

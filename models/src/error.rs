@@ -1,6 +1,6 @@
 //! One error for the whole crate: a kind that a program can match on, and the file it is about.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Shorthand for this crate's results.
@@ -94,7 +94,7 @@ pub enum ErrorKind {
     #[error("`{0}` is not a file that a bundle may hold")]
     FileName(String),
     /// A file is not a plain file inside its directory.
-    #[error("not a regular file inside the bundle")]
+    #[error("not a regular file; a link or a folder does not do")]
     NotRegular,
     /// A file's SHA-256 is not the one in the spec.
     #[error("its SHA-256 is {found}, and spec.json says {expected}: the file was changed or damaged")]
@@ -107,6 +107,9 @@ pub enum ErrorKind {
     /// The place to write to is taken.
     #[error("exists already; remove it, or ask to overwrite it")]
     Exists,
+    /// What is to be replaced holds this, which no bundle does.
+    #[error("holds `{0}`, which is no part of a bundle and would be removed; choose another folder")]
+    NotABundle(String),
     /// The golden values contradict the spec or themselves.
     #[error("golden values: {0}")]
     Golden(String),
@@ -126,18 +129,20 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.path {
-            Some(path) => write!(f, "{}: {}", path.display(), self.kind),
-            None => self.kind.fmt(f),
+        if let Some(path) = &self.path {
+            write!(f, "{}: ", path.display())?;
         }
+        // Names in a file that is not trusted may hold escape sequences, which a terminal would obey.
+        self.kind.to_string().chars().try_for_each(|c| match c {
+            c if c.is_control() => write!(f, "{}", c.escape_default()),
+            c => f.write_char(c),
+        })
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.kind)
-    }
-}
+/// It has no source: the message holds that of the cause, and a report of the chain would say it twice.
+/// The cause itself is in the [`ErrorKind`].
+impl std::error::Error for Error {}
 
 impl<K: Into<ErrorKind>> From<K> for Error {
     fn from(kind: K) -> Self {

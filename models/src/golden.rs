@@ -8,7 +8,8 @@
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::port::Port;
 use crate::spec::Spec;
-use crate::tensors::{self, Array, Tensors};
+use crate::staged;
+use crate::tensors::{self, Array, MAX_TENSOR_BYTES, Tensors};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -48,8 +49,17 @@ impl Golden {
     /// # Errors
     /// Those of [`tensors::read`], and [`ErrorKind::Golden`].
     pub fn read(path: &Path, spec: &Spec) -> Result<Golden> {
-        let (tensors, metadata) = tensors::read(path)?;
-        Golden::from_tensors(tensors, metadata.get(SOURCE).cloned().unwrap_or_default(), spec).at(path)
+        Golden::parse(&staged::read_bounded(path, MAX_TENSOR_BYTES)?, spec).at(path)
+    }
+
+    /// Parses the bytes of the file; see [`Golden::read`].
+    pub fn parse(bytes: &[u8], spec: &Spec) -> Result<Golden> {
+        let (tensors, metadata) = tensors::parse(bytes)?;
+        let source = metadata.get(SOURCE).cloned().unwrap_or_default();
+        if source.chars().any(char::is_control) {
+            return Err(ErrorKind::Golden("`source` holds a control character".into()).into());
+        }
+        Golden::from_tensors(tensors, source, spec)
     }
 
     /// The bytes of the file.

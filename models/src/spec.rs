@@ -1,8 +1,8 @@
 //! `spec.json`: the architecture, what it was trained for, on what, and what it scores.
 //!
 //! The mathematics is the paper's (arXiv "Classification-Denoising Networks"), section 3.2 and
-//! appendix A; where the paper leaves a choice open, the choice is a field here. `docs/mathematics.md`
-//! derives the formulas; this file fixes what each field means.
+//! appendix A; where the paper leaves a choice open, the choice is a field of the
+//! architecture (`crate::architecture`). `docs/mathematics.md` derives the formulas.
 
 use crate::architecture::{Architecture, field};
 use crate::error::{At, ErrorKind, Result};

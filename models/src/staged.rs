@@ -8,6 +8,12 @@ use std::time::Duration;
 
 /// How the names of unfinished files and directories begin.
 const TEMPORARY: &str = ".gradresnet-";
+/// How those of directories begin that make place for others.
+const ASIDE: &str = ".gradresnet-old-";
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// When an unfinished file is taken to be abandoned, and when a directory, which may take long to fill.
+const ABANDONED: (Duration, Duration) = (HOUR, Duration::from_secs(24 * 3600));
 
 /// A directory under construction: a hidden sibling of its target, renamed into place when complete
 /// and removed if dropped before.
@@ -18,13 +24,15 @@ pub struct StagedDir {
 }
 
 impl StagedDir {
-    /// Starts a directory that will become `target`, making its parents.
+    /// Starts a directory that will become `target`, making its parents. What killed processes left beside it
+    /// is removed.
     pub fn new(target: &Path) -> Result<StagedDir> {
         let parent = match target.parent() {
             Some(p) if !p.as_os_str().is_empty() => p,
             _ => Path::new("."),
         };
         std::fs::create_dir_all(parent).at(parent)?;
+        remove_stale(parent);
         let temporary = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(parent).at(parent)?;
         Ok(StagedDir { temporary, target: target.to_path_buf() })
     }
@@ -37,11 +45,14 @@ impl StagedDir {
     /// Writes one file in it.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path().join(name);
-        std::fs::write(&path, bytes).at(&path)
+        let mut file = File::create(&path).at(&path)?;
+        // On the disk before what it replaces is removed.
+        file.write_all(bytes).and_then(|()| file.sync_all()).at(&path)
     }
 
-    /// Renames it into place. With `replace`, an existing directory is moved aside first and removed
-    /// afterwards, so that at no moment is neither there for longer than one rename.
+    /// Renames it into place. With `replace`, it changes places with an existing directory in one step, and that is
+    /// removed. Where the system cannot do so, the existing one is moved aside first, and between two renames neither is
+    /// at the target.
     ///
     /// # Errors
     /// [`ErrorKind::Exists`] if the target exists and `replace` is false.
@@ -57,14 +68,20 @@ impl StagedDir {
             std::fs::set_permissions(self.path(), std::fs::Permissions::from_mode(0o755)).at(&target)?;
         }
         if target.exists() {
+            if exchange(self.path(), &target).is_ok() {
+                // What was there has the temporary name now, and goes with it.
+                return Ok(());
+            }
             let parent = self.path().parent().unwrap_or(Path::new("."));
-            let aside = tempfile::Builder::new().prefix(".gradresnet-old-").tempdir_in(parent).at(parent)?;
+            let aside = tempfile::Builder::new().prefix(ASIDE).tempdir_in(parent).at(parent)?;
             let old = aside.path().join("old");
             std::fs::rename(&target, &old).at(&target)?;
             if let Err(error) = std::fs::rename(self.path(), &target) {
                 // Put it back; if even that fails, leave it where it is rather than remove it.
                 if std::fs::rename(&old, &target).is_err() {
-                    let _ = aside.keep();
+                    let kept = aside.keep().join("old");
+                    let text = format!("{error}; what was there is kept as {}", kept.display());
+                    return Err(std::io::Error::other(text)).at(&target);
                 }
                 return Err(error).at(&target);
             }
@@ -77,6 +94,18 @@ impl StagedDir {
     }
 }
 
+/// Lets two directories change places in one step.
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+fn exchange(a: &Path, b: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+fn exchange(_: &Path, _: &Path) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
 /// Refuses a target that exists, before work is done that [`StagedDir::commit`] would refuse.
 ///
 /// # Errors
@@ -85,7 +114,7 @@ pub fn ensure_absent(target: &Path) -> Result<()> {
     if target.exists() { Err(ErrorKind::Exists).at(target) } else { Ok(()) }
 }
 
-/// Writes a file beside its target and renames it.
+/// Writes a file beside its target and renames it, making the folder that it is to be in.
 ///
 /// # Errors
 /// [`ErrorKind::Io`], with nothing left behind.
@@ -105,6 +134,7 @@ pub fn write_with<E: From<Error>>(
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
+    std::fs::create_dir_all(parent).at(parent)?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY);
     // As for any new file, less what the umask takes away.
@@ -116,16 +146,22 @@ pub fn write_with<E: From<Error>>(
     Ok(())
 }
 
-/// Removes unfinished files of at least an hour ago from a folder: those of processes that were killed.
-/// What cannot be removed stays.
+/// Removes unfinished files of at least an hour ago from a folder, and unfinished directories of a day ago: those
+/// of processes that were killed. What cannot be removed stays, and so does what was moved aside.
 pub fn remove_stale(folder: &Path) {
-    const HOUR: Duration = Duration::from_secs(3600);
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let unfinished = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
-        let age = || entry.metadata().ok().filter(|m| m.is_file())?.modified().ok()?.elapsed().ok();
-        if unfinished && age().is_some_and(|age| age >= HOUR) {
-            let _ = std::fs::remove_file(entry.path());
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let Ok(metadata) = entry.metadata() else { continue };
+        let age = metadata.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
+        if !name.starts_with(TEMPORARY) || name.starts_with(ASIDE) {
+            continue;
         }
+        let _ = match ABANDONED {
+            (file, _) if metadata.is_file() && age >= file => std::fs::remove_file(entry.path()),
+            (_, dir) if metadata.is_dir() && age >= dir => std::fs::remove_dir_all(entry.path()),
+            _ => Ok(()),
+        };
     }
 }
 
@@ -191,16 +227,53 @@ mod tests {
     }
 
     #[test]
-    fn only_old_unfinished_files_are_removed() {
+    fn only_what_was_left_unfinished_long_ago_is_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let old = std::time::SystemTime::now() - Duration::from_secs(7200);
-        for (name, old) in [(".gradresnet-a", Some(old)), (".gradresnet-b", None), ("c", Some(old))] {
-            let file = File::create(dir.path().join(name)).unwrap();
-            old.into_iter().for_each(|old| file.set_modified(old).unwrap());
+        for (name, hours, stays) in [
+            (".gradresnet-a", 2, false),
+            (".gradresnet-b", 0, true),
+            ("c", 48, true),
+            (".gradresnet-d/", 48, false),
+            (".gradresnet-e/", 2, true),
+            (".gradresnet-old-f/", 48, true),
+            ("g/", 48, true),
+        ] {
+            let path = dir.path().join(name);
+            if name.ends_with('/') {
+                std::fs::create_dir(&path).unwrap();
+                std::fs::write(path.join("a"), "1").unwrap();
+            } else {
+                std::fs::write(&path, "1").unwrap();
+            }
+            File::open(&path).unwrap().set_modified(std::time::SystemTime::now() - hours * HOUR).unwrap();
+            remove_stale(dir.path());
+            assert_eq!(path.exists(), stays, "{name}");
         }
-        remove_stale(dir.path());
-        let exists = |name: &str| dir.path().join(name).exists();
-        assert_eq!([".gradresnet-a", ".gradresnet-b", "c"].map(exists), [false, true, true]);
+    }
+
+    /// A reader that looks all the time finds one directory or the other.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_directory_that_is_replaced_is_there_at_every_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("target");
+        StagedDir::new(&target).unwrap().commit(false).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let looked = scope.spawn(|| {
+                let mut looks = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert!(target.is_dir());
+                    looks += 1;
+                }
+                looks
+            });
+            for _ in 0..300 {
+                StagedDir::new(&target).unwrap().commit(true).unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(looked.join().unwrap() > 100);
+        });
     }
 
     #[test]

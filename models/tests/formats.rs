@@ -212,6 +212,14 @@ fn bundle(dir: &Path) -> PathBuf {
     target
 }
 
+#[test]
+fn the_source_of_golden_values_is_fit_to_be_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let golden = Golden { source: "\u{1b}[31m".into(), ..golden(&spec()) };
+    let error = Golden::read(&written(&golden, dir.path()), &spec()).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Golden(_)), "{error}");
+}
+
 /// A bundle has the graphs that its model has, and no other: one that nobody runs is one that nobody checks.
 #[test]
 fn a_graph_that_the_model_does_not_have_is_refused() {
@@ -259,9 +267,13 @@ fn a_changed_byte_in_any_file_is_found_by_its_digest() {
         let mut changed = bytes.clone();
         *changed.last_mut().unwrap() ^= 1;
         fs::write(&path, changed).unwrap();
-        let error = Bundle::open(&target).unwrap().verify_digests().unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::Digest { .. }), "{error}");
-        assert_eq!(error.path(), Some(path.as_path()));
+        let bundle = Bundle::open(&target).unwrap();
+        let mut errors = vec![bundle.verify_digests().unwrap_err()];
+        errors.extend((name == GOLDEN).then(|| bundle.golden().unwrap_err()));
+        for error in errors {
+            assert!(matches!(error.kind(), ErrorKind::Digest { .. }), "{error}");
+            assert_eq!(error.path(), Some(path.as_path()));
+        }
         fs::write(&path, bytes).unwrap();
     }
     Bundle::open(&target).unwrap().verify_digests().unwrap();

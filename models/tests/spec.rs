@@ -171,6 +171,15 @@ fn a_nan_does_not_survive_as_null() {
     assert!(Spec::parse(spec.to_json().as_bytes()).is_err());
 }
 
+/// A message reaches a terminal, which obeys escape sequences.
+#[test]
+fn a_message_holds_no_control_character_of_the_file() {
+    for text in [r#"{"format": 1, "\u001b[31mX": 1}"#, r#"{"format": 1, "\nX": 1}"#] {
+        let message = Spec::parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(message.contains('X') && !message.contains(char::is_control), "{message:?}");
+    }
+}
+
 #[test]
 fn an_oversized_spec_is_not_read() {
     let dir = tempfile::tempdir().unwrap();

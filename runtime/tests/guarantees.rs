@@ -19,6 +19,7 @@ fn every_test_that_a_promise_names_exists() {
             "runtime/src/picture",
             "models/tests",
             "models/src",
+            "exporter/src",
             "tests/tests",
         ];
         let found = folders.iter().any(|folder| {

@@ -265,6 +265,7 @@ impl Config {
             ..self.spec(["a", "b"].map(String::from).to_vec())
         };
         stand_in.validate()?;
+        require(!self.data.chars().any(char::is_control), "data", "must be one line of text")?;
 
         let denoising = self.denoising.as_ref().map(|d| ("denoising", d.batch, d.size, d.sigma, d.augment));
         let classification =
@@ -296,6 +297,11 @@ impl Config {
                 d.sigma.max > 0.0,
                 "denoising.sigma",
                 "there is no noise to remove: max must be above 0",
+            )?;
+            require(
+                d.sigma.min > 0.0 || !direct,
+                "denoising.sigma",
+                format!("the loss of a `{family}` is relative to σ: min must be above 0"),
             )?;
             require((0.0..=4.0).contains(&d.weight_power), "denoising.weight_power", "must be 0 to 4")?;
             let mut after = 0;
@@ -487,6 +493,7 @@ weight_decay = 0.0
         ("scale = 4.0", "scale = 0.0", "above 0 and at most 1000"),
         ("batch = 2", "batch = 0", "denoising.batch: must be 1 to 65536"),
         ("size = 8", "size = 7", "a multiple of the network's stride, 2, up to 8192"),
+        ("data = \"stripes\"", "data = \"a\\tb\"", "must be one line of text"),
         ("sigma = [1, 70]", "sigma = [70, 1]", "0 ≤ min ≤ max ≤ 10000"),
         ("sigma = [1, 70]", "sigma = [0, 0]", "max must be above 0"),
         ("sigma = [1, 70]", "sigma = [1, 70, 100]", "must be [min, max]"),
@@ -580,6 +587,12 @@ weight_decay = 0.0
         let error = Config::parse(&text).unwrap_err();
         let line = 1 + text.lines().position(|line| line == "target = \"both\"").unwrap();
         assert!(error.line == line && error.reason.contains("must be \"unconditional\""), "{error}");
+        let text =
+            text.replace("target = \"both\"", "target = \"unconditional\"").replace("[1, 70]", "[0, 70]");
+        let (classification, optimizer) =
+            (text.find("[classification]").unwrap(), text.find("[optimizer]").unwrap());
+        let error = Config::parse(&format!("{}{}", &text[..classification], &text[optimizer..])).unwrap_err();
+        assert!(error.reason.contains("min must be above 0"), "{error}");
         let (top, optimizer) = (GOOD.find("[denoising]").unwrap(), GOOD.find("[optimizer]").unwrap());
         let error = Config::parse(&format!("{}{}", &GOOD[..top], &GOOD[optimizer..])).unwrap_err();
         assert!(

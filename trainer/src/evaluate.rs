@@ -58,6 +58,13 @@ pub struct Evaluation {
     pub denoising: Vec<Denoising>,
 }
 
+impl Evaluation {
+    /// Whether there is a figure in it.
+    pub fn measures_something(&self) -> bool {
+        self.accuracy.is_some() || !self.denoising.is_empty()
+    }
+}
+
 /// PSNR in dB and SSIM, means over images; noise not clipped, outputs clipped to [0, 1], peak 1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Denoising {
@@ -84,7 +91,8 @@ pub struct Prediction {
 
 /// Measures `net` on `images`. Calls `progress` with the number of images done.
 ///
-/// The noise of image i at level σ depends on i and σ alone.
+/// The noise of image i at level σ depends on i, σ and the image's size when it is padded to the stride of the network, and
+/// on nothing else. What pads an image is its clean continuation with noise of its own.
 ///
 /// # Errors
 /// If an image cannot be read.

@@ -34,12 +34,7 @@ pub fn fit(run: &mut Run, dir: &Path, stop: &AtomicBool) -> Result<()> {
         bar.set_message(format!("loss {:.4}", step.loss));
         bar.inc(1);
         let last = run.steps() == total;
-        if (run.steps().is_multiple_of(every) || last)
-            && let Some(evaluation) = run.validate()?
-        {
-            metrics.write(run.steps(), &evaluation_figures(&evaluation))?;
-            say(&bar, format!("step {}: loss {:.4}, {}", run.steps(), step.loss, summary(&evaluation)));
-        }
+        // Before a validation, which takes its time and may fail.
         let stopped = stop.load(Ordering::Relaxed);
         if last || stopped || saved.elapsed() >= CHECKPOINT_EVERY {
             run.checkpoint(dir)?;
@@ -52,6 +47,12 @@ pub fn fit(run: &mut Run, dir: &Path, stop: &AtomicBool) -> Result<()> {
                 run.steps(),
                 dir.display()
             );
+        }
+        if (run.steps().is_multiple_of(every) || last)
+            && let Some(evaluation) = run.validate()?
+        {
+            metrics.write(run.steps(), &evaluation_figures(&evaluation))?;
+            say(&bar, format!("step {}: loss {:.4}, {}", run.steps(), step.loss, summary(&evaluation)));
         }
     }
     bar.finish();

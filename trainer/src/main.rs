@@ -10,7 +10,7 @@ use gradresnet_train::evaluate::{self, Evaluation, Prediction, evaluate, rounded
 use gradresnet_train::fit::{fit, summary};
 use gradresnet_train::nets::Network;
 use gradresnet_train::run::{CHECKPOINT, CONFIG, Place, Run};
-use gradresnet_train::study;
+use gradresnet_train::study::{self, subject::bounded};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -87,6 +87,9 @@ struct Resume {
     machine: Machine,
 }
 
+/// The noise levels that figures are mostly given at, 8-bit units.
+const SIGMAS: &str = "15,25,50";
+
 #[derive(Args)]
 struct Eval {
     /// Folder of the checkpoint, or of a bundle
@@ -95,7 +98,7 @@ struct Eval {
     #[arg(long)]
     data: PathBuf,
     /// Noise levels in 8-bit units
-    #[arg(long, value_delimiter = ',', default_value = "15,25,50", value_parser = sigma)]
+    #[arg(long, value_delimiter = ',', default_value = SIGMAS, value_parser = bounded)]
     sigma: Vec<f64>,
     /// Number of images at most, spread evenly over the data
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
@@ -114,13 +117,6 @@ struct Eval {
     record: Option<String>,
     #[command(flatten)]
     machine: Machine,
-}
-
-fn sigma(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(s) if (0.0..=1000.0).contains(&s) => Ok(s),
-        _ => Err("a noise level is a number from 0 to 1000, in 8-bit units".into()),
-    }
 }
 
 fn main() -> ExitCode {
@@ -170,6 +166,12 @@ fn start(args: Fit) -> Result<()> {
         path.display(),
         args.output.display()
     );
+    let checkpoint = args.output.join(CHECKPOINT);
+    ensure!(
+        !checkpoint.exists(),
+        "{}: there already, without a run's config; remove it, or choose another folder",
+        checkpoint.display()
+    );
     let device = args.machine.prepare();
     let place = Place { data: args.data.clone(), device, loader_threads: loader_threads(device) };
     let mut command = format!(
@@ -186,12 +188,10 @@ fn start(args: Fit) -> Result<()> {
         }
         None => Run::start(config, place, command, None)?,
     };
-    std::fs::create_dir_all(&args.output)
-        .with_context(|| format!("{}: cannot be made", args.output.display()))?;
     let text = std::fs::read(&args.config).with_context(|| args.config.display().to_string())?;
-    staged::write_file(&path, &text)?;
-    // From here on there is something to resume, whatever happens.
     run.checkpoint(&args.output)?;
+    // From here on there is something to resume, whatever happens.
+    staged::write_file(&path, &text)?;
     watch(&mut run, &args.output)
 }
 
@@ -244,16 +244,22 @@ fn eval(args: Eval) -> Result<()> {
     let (evaluation, predictions) =
         evaluate(&net, &spec, &images, &options, |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
+    ensure!(
+        evaluation.measures_something() || args.predictions.is_some() && args.record.is_none(),
+        "{}: nothing to measure: {} does not denoise, and the images do not have its classes",
+        args.data.display(),
+        args.checkpoint.display()
+    );
     if let Some(path) = &args.predictions {
         staged::write_file(path, json_lines(&predictions)?.as_bytes())?;
-    }
-    if let Some(name) = &args.record {
-        record(&args, name, &evaluation)?;
     }
     if args.json {
         println!("{}", serde_json::to_string(&evaluation)?);
     } else {
         println!("{}", summary(&evaluation));
+    }
+    if let Some(name) = &args.record {
+        record(&args, name, &evaluation)?;
     }
     Ok(())
 }
@@ -268,7 +274,9 @@ fn record(args: &Eval, name: &str, evaluation: &Evaluation) -> Result<()> {
     let path = args.checkpoint.join(checkpoint::SPEC);
     let limit = args.limit.map(|limit| format!(" --limit {limit}")).unwrap_or_default();
     let data = portable(&args.data).display();
-    let command = format!("gradresnet-train eval CHECKPOINT --data {data}{limit}");
+    let sigmas = args.sigma.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
+    let sigma = if sigmas == SIGMAS { String::new() } else { format!(" --sigma {sigmas}") };
+    let command = format!("gradresnet-train eval CHECKPOINT --data {data}{sigma}{limit}");
     let mut spec = gradresnet_models::Spec::read(&path)?;
     spec.metrics.retain(|m| m.data != name);
     let figure = |metric: &str, sigma, value: f64| Measurement {
@@ -291,6 +299,7 @@ fn record(args: &Eval, name: &str, evaluation: &Evaluation) -> Result<()> {
         spec.metrics.extend(level.psnr_conditional.map(|c| figure("psnr_conditional", sigma, c)));
         spec.metrics.extend(level.ssim.map(|s| figure("ssim", sigma, s)));
     }
+    spec.validate().with_context(|| format!("--record: {} is left as it was", path.display()))?;
     staged::write_file(&path, spec.to_json().as_bytes())?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use prost::Message;
 use serde_json::{Map, Value};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Name of the JSON lines in a run's folder.
@@ -14,21 +14,22 @@ pub const METRICS: &str = "metrics.jsonl";
 /// Writes each record to both.
 #[derive(Debug)]
 pub struct Metrics {
+    dir: PathBuf,
     lines: File,
     events: File,
 }
 
 impl Metrics {
-    /// Opens the files in a run's folder, appending to the JSON lines. Lines of steps from `first` on
+    /// Opens the files in a run's folder, appending to the JSON lines. Lines of steps after `last`
     /// are dropped: a resumed run takes those steps again.
-    pub fn open(dir: &Path, first: u64) -> Result<Metrics> {
+    pub fn open(dir: &Path, last: u64) -> Result<Metrics> {
         let path = dir.join(METRICS);
         if path.exists() {
             let text = std::fs::read_to_string(&path)
                 .with_context(|| format!("{}: cannot be read", path.display()))?;
             let before = |line: &&str| {
                 let value: Option<Value> = serde_json::from_str(line).ok();
-                value.and_then(|v| v.get("step")?.as_u64()).is_some_and(|step| step <= first)
+                value.and_then(|v| v.get("step")?.as_u64()).is_some_and(|step| step <= last)
             };
             let kept: String = text.lines().filter(before).flat_map(|l| [l, "\n"]).collect();
             gradresnet_models::staged::write_file(&path, kept.as_bytes())?;
@@ -37,7 +38,7 @@ impl Metrics {
         let lines = append(&path).with_context(|| format!("{}: cannot be written", path.display()))?;
         let path = dir.join(format!("events.out.tfevents.{}.gradresnet", now() as u64));
         let events = append(&path).with_context(|| format!("{}: cannot be written", path.display()))?;
-        let mut metrics = Metrics { lines, events };
+        let mut metrics = Metrics { dir: dir.to_path_buf(), lines, events };
         metrics.event(Event {
             wall_time: now(),
             file_version: Some("brain.Event:2".into()),
@@ -51,7 +52,8 @@ impl Metrics {
     pub fn write(&mut self, step: u64, figures: &[(String, f64)]) -> Result<()> {
         let mut line = Map::from_iter([("step".to_string(), Value::from(step))]);
         line.extend(figures.iter().map(|(name, value)| (name.clone(), Value::from(*value))));
-        writeln!(self.lines, "{}", Value::Object(line)).context("metrics.jsonl")?;
+        writeln!(self.lines, "{}", Value::Object(line))
+            .with_context(|| format!("{}: cannot be written", self.dir.join(METRICS).display()))?;
         let value = figures
             .iter()
             .map(|(tag, value)| Scalar { tag: tag.clone(), simple_value: Some(*value as f32) })
@@ -73,7 +75,9 @@ impl Metrics {
         record.extend(masked_crc(&length).to_le_bytes());
         record.extend(&data);
         record.extend(masked_crc(&data).to_le_bytes());
-        self.events.write_all(&record).context("TensorBoard events")
+        self.events
+            .write_all(&record)
+            .with_context(|| format!("{}: TensorBoard's events cannot be written", self.dir.display()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! One training run: its state, its steps, its checkpoints.
 
 use crate::config::{Config, Precision};
-use crate::data::{BatchPlan, Images, Loader, Shape, Shapes, Split};
+use crate::data::{BatchPlan, Images, Listing, Loader, Shape, Shapes, Split};
 use crate::device::precision_on;
 use crate::evaluate::{Evaluation, Options, evaluate};
 use crate::golden::golden;
@@ -31,8 +31,8 @@ const RAW: &str = "raw.";
 /// Between what a checkpoint was trained on, and what it was trained on afterwards.
 const THEN: &str = "; then ";
 
-/// Root mean square of σ·∇log p at the start (DESIGN: from a larger one, training may not leave the
-/// plateau).
+/// Root mean square of σ·∇log p at the start: from a larger one, training may not leave the plateau at loss 1
+/// (`docs/training.md`).
 const INITIAL_SCORE: f64 = 0.1;
 
 /// A loss beyond this has left every scale that has a meaning; JEM's authors stop there too.
@@ -72,6 +72,9 @@ pub struct State {
     pub data_before: Option<String>,
     /// CPU time so far, in seconds.
     pub cpu_seconds: f64,
+    /// The images that it began with; absent if an earlier version wrote the state.
+    #[serde(default)]
+    pub images: Option<Listing>,
     /// The command that started the run.
     pub command: String,
 }
@@ -123,6 +126,7 @@ impl Run {
     pub fn start(config: Config, place: Place, command: String, from: Option<&Checkpoint>) -> Result<Run> {
         let images = Images::open(&place.data, Split::Train)?;
         let spec = fitting_spec(&config, &images, &place.data)?;
+        let listing = images.listing();
         let (train, held_out) = images.hold_out(config.held_out);
         let train = Arc::new(train);
         let mut state = State {
@@ -131,6 +135,7 @@ impl Run {
             first_step: 0,
             data_before: None,
             cpu_seconds: 0.0,
+            images: Some(listing),
             command,
         };
         let net = match from {
@@ -172,7 +177,8 @@ impl Run {
     /// of threads and libtorch are the same.
     ///
     /// # Errors
-    /// If there is no checkpoint, or it does not fit the run's config or the data.
+    /// If there is no checkpoint, it does not fit the run's config or the data, or the images are not those that the run
+    /// began with.
     pub fn resume(dir: &Path, place: impl FnOnce(&State) -> Place) -> Result<Run> {
         let config = Config::read(&dir.join(CONFIG))?;
         let folder = dir.join(CHECKPOINT);
@@ -185,7 +191,20 @@ impl Run {
         let (saved, _) = tensors::read(&path)?;
 
         let place = place(&state);
-        let images = Images::open(&place.data, Split::Train)?;
+        let images = Images::open(&place.data, Split::Train)
+            .context("the training images of this run; if they have moved, say where with --data")?;
+        if let Some(listing) = &state.images {
+            // By the place of an image in the list it is held out or trained on.
+            ensure!(
+                *listing == images.listing(),
+                "{}: these are not the images that the run began with ({} then, {} now, or other names). Put them back, or \
+                 begin a new run from its checkpoint with `gradresnet-train fit --from {}`",
+                place.data.display(),
+                listing.count,
+                images.len(),
+                folder.display()
+            );
+        }
         let spec = fitting_spec(&config, &images, &place.data)?;
         let published = trained(&checkpoint, &spec, place.device).context(folder.display().to_string())?;
         let (net, average) = match config.optimizer.average {

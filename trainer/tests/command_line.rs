@@ -91,6 +91,12 @@ fn fit_then_eval_then_record() {
         spec.metrics.iter().map(|m| (m.data.as_str(), m.metric.as_str(), m.sigma)).collect();
     let expected = [("psnr", 10.0), ("ssim", 10.0), ("psnr", 25.0), ("ssim", 25.0)];
     assert_eq!(recorded, expected.map(|(metric, sigma)| ("stripes", metric, Some(sigma))));
+    assert!(spec.metrics[0].command.ends_with("--data photos --sigma 10,25"), "{}", spec.metrics[0].command);
+    // A name that no reader would accept leaves the figures that are there.
+    let mut escaped = eval.to_vec();
+    escaped.extend(["--record", "\u{1b}[31m"]);
+    assert_eq!(run(&escaped).status.code(), Some(1));
+    assert_eq!(gradresnet_models::Spec::read(&checkpoint.join("spec.json")).unwrap(), spec);
 }
 
 #[test]
@@ -141,8 +147,12 @@ fn bad_input_gives_one_line_that_names_it() {
         ("device", fit(&good, &data, &["--device", "tpu"]), "expected `cpu`"),
         ("no checkpoint", run(&["eval", text(&nowhere), "--data", text(&data)]), "nowhere"),
         ("nothing to resume", run(&["resume", text(&empty)]), "config.toml"),
-        ("sigma < 0", run(&["eval", text(&empty), "--data", text(&data), "--sigma=-1"]), "noise level"),
-        ("sigma NaN", run(&["eval", text(&empty), "--data", text(&data), "--sigma", "nan"]), "noise level"),
+        ("sigma < 0", run(&["eval", text(&empty), "--data", text(&data), "--sigma=-1"]), "from 0 to 1000"),
+        (
+            "sigma NaN",
+            run(&["eval", text(&empty), "--data", text(&data), "--sigma", "nan"]),
+            "from 0 to 1000",
+        ),
         ("no command", run(&[]), "Usage"),
     ];
     let classifier = config("g.toml", "[denoising]", "[classification]");
@@ -220,7 +230,8 @@ fn studies_leave_tables_and_plots_and_go_on() {
     for (name, extra) in [
         ("jacobian", &["--steps", "20", "--images", "1"][..]),
         ("linearity", &["--sigma", "0,25"]),
-        ("sample", &["--steps", "3", "--each", "2"]),
+        // More than there are photographs.
+        ("sample", &["--steps", "3", "--each", "6"]),
         ("ood", &["--sigma", "0"]),
     ] {
         let (done, stderr, out) = study(name, extra);
@@ -230,6 +241,15 @@ fn studies_leave_tables_and_plots_and_go_on() {
         let (done, stderr, _) = study(name, &[]);
         assert!(!done && stderr.contains("needs a network that classifies"), "{name}: {stderr}");
     }
+
+    // A second network of the name, and a folder that has that of a source.
+    let same = [text(&checkpoint), "--sigma", "25"];
+    let (done, stderr, _) = study("generalize", &same);
+    assert!(!done && stderr.contains("are named tiny"), "{stderr}");
+    let noise = dir.path().join("noise");
+    photographs(&noise);
+    let (done, stderr, _) = study("ood", &["--sigma", "0", "--other", text(&noise)]);
+    assert!(!done && stderr.contains("are named noise"), "{stderr}");
 
     let out = dir.path().join("table");
     let table = ["table", text(&checkpoint), "-o", text(&out)];

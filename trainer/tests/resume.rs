@@ -227,11 +227,35 @@ fn a_run_that_diverges_says_so_and_keeps_its_checkpoint() {
     );
     let mut run = Run::start(Config::parse(&text).unwrap(), place(&data), "test".into(), None).unwrap();
     let run_dir = dir.path().join("run");
-    std::fs::create_dir(&run_dir).unwrap();
+    run.checkpoint(&run_dir).unwrap();
+    let checkpoint = Checkpoint::read(&run_dir.join(CHECKPOINT)).unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
     let error = fit(&mut run, &run_dir, &stop).unwrap_err().to_string();
     assert!(error.contains("diverged") && error.contains("jem.steps"), "{error}");
-    assert!(!run_dir.join(CHECKPOINT).exists(), "a checkpoint of nothing was written");
+    assert_eq!(Checkpoint::read(&run_dir.join(CHECKPOINT)).unwrap(), checkpoint);
+}
+
+/// Held-out images that cannot be read cost a validation, and no steps.
+#[test]
+fn a_validation_that_fails_comes_after_the_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    images(&data);
+    let text = format!(
+        "name = \"t\"\ndata = \"none\"\nsteps = {STOP}\nheld_out = 0.25\n{}{}",
+        architecture("group", false),
+        CASES[0].2
+    );
+    let mut run = Run::start(Config::parse(&text).unwrap(), place(&data), "test".into(), None).unwrap();
+    for name in ["cat/3.png", "dog/3.png"] {
+        std::fs::write(data.join(name), "no image").unwrap();
+    }
+    let (run_dir, stop) = (dir.path().join("run"), std::sync::atomic::AtomicBool::new(false));
+    std::fs::create_dir(&run_dir).unwrap();
+    let error = format!("{:#}", fit(&mut run, &run_dir, &stop).unwrap_err());
+    assert!(error.contains("3.png: not a readable image"), "{error}");
+    let checkpoint = Checkpoint::read(&run_dir.join(CHECKPOINT)).unwrap();
+    assert_eq!(checkpoint.spec.provenance.unwrap().steps, STOP);
 }
 
 #[test]
@@ -255,8 +279,8 @@ fn a_checkpoint_of_another_network_is_refused() {
     std::fs::write(run_dir.join(CONFIG), text(8)).unwrap();
     std::fs::rename(data.join("dog"), data.join("eel")).unwrap();
     let error = format!("{:#}", Run::resume(&run_dir, |s| place(&s.data)).unwrap_err());
-    assert!(error.contains("classes"), "{error}");
+    assert!(error.contains("not the images that the run began with (8 then, 8 now"), "{error}");
     std::fs::remove_dir_all(&data).unwrap();
     let error = format!("{:#}", Run::resume(&run_dir, |s| place(&s.data)).unwrap_err());
-    assert!(error.contains("not a folder"), "{error}");
+    assert!(error.contains("--data") && error.contains("not a folder"), "{error}");
 }

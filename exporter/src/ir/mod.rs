@@ -15,5 +15,5 @@ pub mod tensor;
 
 pub use graph::{Graph, Node, NodeId};
 pub use operator::{Backward, Operator};
-pub use shape::{Dim, Shape, Sizes};
+pub use shape::{Dim, Shape};
 pub use tensor::Tensor;

@@ -16,28 +16,7 @@ pub enum Dim {
 /// Extents of all axes.
 pub type Shape = Vec<Dim>;
 
-/// Values of the symbols.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// N.
-    pub batch: usize,
-    /// H, a multiple of the network's stride.
-    pub height: usize,
-    /// W, a multiple of the network's stride.
-    pub width: usize,
-}
-
 impl Dim {
-    /// The number that it stands for.
-    pub fn bind(self, sizes: Sizes) -> usize {
-        match self {
-            Dim::Fixed(n) => n,
-            Dim::Batch => sizes.batch,
-            Dim::Height(by) => sizes.height / by,
-            Dim::Width(by) => sizes.width / by,
-        }
-    }
-
     /// The number, if it does not depend on the sizes.
     pub fn fixed(self) -> Option<usize> {
         match self {

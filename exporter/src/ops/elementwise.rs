@@ -6,10 +6,10 @@ use crate::ir::{Backward, Dim, Graph, NodeId, Operator, Shape, Tensor};
 use crate::onnx::{Attribute, Emitter};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, PI};
 
-/// ln φ(x) is lowered as no less than this, so that φ(x) is 4e-18 for |x| > 8.8 and neither it nor, as long as gradients are above
-/// 1e-20, its products with them are subnormal numbers of float32, as φ alone is from 13.2 on. Some processors are many times as slow at those: two
-/// thirds of the time of `photo` on one of Intel's. Φ(x) + xφ(x), the derivative of GELU, is off by 4e-18·|x|; 1 + erf, which it is made of,
-/// is rounded to 6e-8.
+/// Bounds ln φ(x) from below: φ(x) is 4e-18 for |x| > 8.8, and neither it nor its products with gradients above 1e-20 are
+/// subnormal numbers of float32, as φ by itself is from 13.2 on. Some processors are many times as slow at those; on one of
+/// Intel's they took two thirds of the time of `photo`. Φ(x) + xφ(x), the derivative of GELU, is off by 4e-18·|x|, and
+/// 1 + erf, which it is made of, is rounded to 6e-8.
 const LEAST_LOG_DENSITY: f64 = -40.0;
 
 /// A function of two tensors that broadcast.
@@ -21,15 +21,18 @@ pub enum Binary {
     Sub,
     /// a · b
     Mul,
-    /// a ÷ b
-    Div,
     /// The larger of both. Lowering makes it; where both are the same, its gradient is 0.
     Max,
 }
 
+/// The larger of both. What is no number stays so, as with NumPy, which ONNX defines its operators by.
+pub fn larger(a: f64, b: f64) -> f64 {
+    if a > b || a.is_nan() { a } else { b }
+}
+
 impl Binary {
     /// All of them.
-    pub const ALL: [Binary; 5] = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Max];
+    pub const ALL: [Binary; 4] = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Max];
 }
 
 impl Operator for Binary {
@@ -38,7 +41,6 @@ impl Operator for Binary {
             Binary::Add => "Add",
             Binary::Sub => "Sub",
             Binary::Mul => "Mul",
-            Binary::Div => "Div",
             Binary::Max => "Max",
         }
     }
@@ -55,15 +57,13 @@ impl Operator for Binary {
             Binary::Add => |a, b| a + b,
             Binary::Sub => |a, b| a - b,
             Binary::Mul => |a, b| a * b,
-            Binary::Div => |a, b| a / b,
-            // What is no number stays so, as with NumPy, which ONNX defines its operators by.
-            Binary::Max => |a, b| if a > b || a.is_nan() { a } else { b },
+            Binary::Max => larger,
         };
         inputs[0].zip(inputs[1], f)
     }
 
     fn vjp(&self, b: &mut Backward) -> Result<Vec<Option<NodeId>>> {
-        let (x, y, g, out) = (b.inputs[0], b.inputs[1], b.gradient, b.output);
+        let (x, y, g) = (b.inputs[0], b.inputs[1], b.gradient);
         let mut gradients = vec![None, None];
         for i in (0..2).filter(|&i| b.wanted[i]).collect::<Vec<_>>() {
             let gradient = match (self, i) {
@@ -71,13 +71,6 @@ impl Operator for Binary {
                 (Binary::Sub, _) => b.graph.scaled(g, -1.0)?,
                 (Binary::Mul, 0) => b.graph.mul(g, y)?,
                 (Binary::Mul, _) => b.graph.mul(g, x)?,
-                (Binary::Div, 0) => b.graph.add(Binary::Div, &[g, y])?,
-                (Binary::Div, _) => {
-                    // ∂(x/y)/∂y = −(x/y)/y
-                    let quotient = b.graph.add(Binary::Div, &[out, y])?;
-                    let product = b.graph.mul(g, quotient)?;
-                    b.graph.scaled(product, -1.0)?
-                }
                 (Binary::Max, _) => {
                     let (this, other) = if i == 0 { (x, y) } else { (y, x) };
                     let lead = b.graph.sub(this, other)?;
@@ -149,7 +142,7 @@ impl Unary {
             Unary::Square => x * x,
             Unary::Erf => libm::erf(x),
             Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-            Unary::Relu => x.max(0.0),
+            Unary::Relu => larger(x, 0.0),
             Unary::Step => f64::from(u8::from(x > 0.0)),
             Unary::NormalCdf => 0.5 * libm::erfc(-x * FRAC_1_SQRT_2),
             Unary::NormalPdf => (-0.5 * x * x).exp() / (2.0 * PI).sqrt(),

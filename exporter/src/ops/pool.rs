@@ -3,6 +3,7 @@
 use crate::error::{ErrorKind, Result};
 use crate::ir::{Backward, Dim, NodeId, Operator, Shape, Tensor};
 use crate::onnx::{Attribute, Emitter};
+use crate::ops::elementwise::larger;
 
 /// The largest of each 3×3 neighbourhood, with stride 2: `[N,C,H,W]` to `[N,C,H/2,W/2]`. It has no gradient
 /// here: networks with an energy do without it.
@@ -32,7 +33,7 @@ impl Operator for MaxPool {
             around(at[2], height)
                 .flat_map(|row| around(at[3], width).map(move |column| (row, column)))
                 .map(|(row, column)| x.at(&[at[0], at[1], row, column]))
-                .fold(f64::NEG_INFINITY, f64::max)
+                .fold(f64::NEG_INFINITY, larger)
         })
     }
 

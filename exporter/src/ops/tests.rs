@@ -95,6 +95,19 @@ fn given(entry: &Entry) -> Values {
     entry.inputs.iter().enumerate().map(tensor).collect()
 }
 
+/// The float64 evaluator is the judge of what overflows in float16.
+#[test]
+fn what_is_no_number_stays_so() {
+    let image = Tensor::from_fn(&[1, 1, 4, 4], |at| if at[2..] == [1, 2] { f64::NAN } else { 1.0 });
+    let operators: [(&dyn Operator, usize); 4] =
+        [(&Unary::Relu, 1), (&MaxPool, 2), (&Binary::Max, 1), (&Unary::Gelu, 1)];
+    for (operator, expected) in operators {
+        let found = operator.evaluate(&[&image, &image]);
+        let count = found.values().iter().filter(|v| v.is_nan()).count();
+        assert_eq!(count, expected, "{}", operator.name());
+    }
+}
+
 /// The operator on inputs `x0`, `x1`, …
 fn graph(entry: &Entry) -> (Graph, Vec<NodeId>, NodeId) {
     let mut graph = Graph::new();

@@ -1,6 +1,8 @@
 //! A set of images, with or without classes, decoded on first use and kept while memory allows.
 
 use anyhow::{Context, Result, bail, ensure};
+use image::{DynamicImage, ImageDecoder};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -39,7 +41,17 @@ pub enum Split {
 pub struct Images {
     entries: Vec<Entry>,
     classes: Vec<String>,
-    cached: AtomicUsize,
+    /// Bytes that the halves of a set have in memory together.
+    cached: Arc<AtomicUsize>,
+}
+
+/// What [`Images::listing`] tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// How many images.
+    pub count: usize,
+    /// CRC-32C of a line for each, its class and its file's name.
+    pub checksum: u32,
 }
 
 #[derive(Debug)]
@@ -123,6 +135,16 @@ impl Images {
         }
     }
 
+    /// What tells this set from another: how many images, and a checksum of their classes and names.
+    pub fn listing(&self) -> Listing {
+        let checksum = self.entries.iter().fold(0, |checksum, entry| {
+            let class = entry.class.map_or("", |class| &self.classes[class]);
+            let name = entry.path.file_name().unwrap_or_default().to_string_lossy();
+            crc32c::crc32c_append(checksum, format!("{class}/{name}\n").as_bytes())
+        });
+        Listing { count: self.len(), checksum }
+    }
+
     /// Holds out every `n`-th image, where `1/n` is about `fraction`: the images to train on, and those
     /// to choose by.
     pub fn hold_out(self, fraction: f64) -> (Images, Images) {
@@ -131,12 +153,12 @@ impl Images {
         for (i, entry) in self.entries.into_iter().enumerate() {
             if i % every == every - 1 { held_out.push(entry) } else { train.push(entry) }
         }
-        let set = |entries| Images { entries, classes: self.classes.clone(), cached: AtomicUsize::new(0) };
+        let set = |entries| Images { entries, classes: self.classes.clone(), cached: self.cached.clone() };
         (set(train), set(held_out))
     }
 }
 
-/// Decodes one image file to 8-bit RGB.
+/// Decodes one image file to 8-bit RGB, upright as its EXIF says, which is how `gradresnet` shows it to a network.
 pub fn decode(path: &Path) -> Result<Pixels> {
     let mut limits = image::Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
@@ -145,8 +167,16 @@ pub fn decode(path: &Path) -> Result<Pixels> {
     let mut reader = image::ImageReader::open(path)
         .and_then(|r| r.with_guessed_format())
         .with_context(|| format!("{}: cannot be read", path.display()))?;
-    reader.limits(limits);
-    let image = reader.decode().with_context(|| format!("{}: not a readable image", path.display()))?;
+    reader.limits(limits.clone());
+    let upright = || -> image::ImageResult<DynamicImage> {
+        let mut decoder = reader.into_decoder()?;
+        limits.reserve(decoder.total_bytes())?;
+        let orientation = decoder.orientation()?;
+        let mut image = DynamicImage::from_decoder(decoder)?;
+        image.apply_orientation(orientation);
+        Ok(image)
+    };
+    let image = upright().with_context(|| format!("{}: not a readable image", path.display()))?;
     let rgb = image.into_rgb8();
     Ok(Pixels { height: rgb.height() as usize, width: rgb.width() as usize, rgb: rgb.into_raw() })
 }
@@ -171,7 +201,7 @@ fn folder(dir: &Path) -> Result<Images> {
     if !classes.is_empty() && entries.iter().any(|e| e.class.is_none()) {
         bail!("{}: images both in class folders and beside them; move them apart", dir.display());
     }
-    Ok(Images { entries, classes, cached: AtomicUsize::new(0) })
+    Ok(Images { entries, classes, cached: Arc::default() })
 }
 
 fn sorted(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -230,7 +260,7 @@ fn cifar_binary(dir: &Path, split: Split) -> Result<Images> {
             entries.push(Entry { path: path.join(number.to_string()), class: Some(class), pixels });
         }
     }
-    Ok(Images { entries, classes, cached: AtomicUsize::new(0) })
+    Ok(Images { entries, classes, cached: Arc::default() })
 }
 
 #[cfg(test)]
@@ -273,6 +303,36 @@ mod tests {
         std::fs::write(dir.path().join("test_batch.bin"), &record).unwrap();
         let error = Images::open(dir.path(), Split::Test).unwrap_err().to_string();
         assert!(error.contains("test_batch.bin") && error.contains("3073"), "{error}");
+    }
+
+    /// A photograph that a camera held sideways took, two by one pixels as it is stored.
+    #[test]
+    fn images_are_upright() {
+        use image::ImageEncoder;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jpg");
+        let mut encoder = image::codecs::jpeg::JpegEncoder::new(std::fs::File::create(&path).unwrap());
+        // A TIFF directory of one entry: orientation 6, to be turned by a quarter clockwise.
+        let header = [b'I', b'I', 42, 0, 8, 0, 0, 0, 1, 0];
+        let entry = [0x12, 1, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0];
+        encoder.set_exif_metadata([&header[..], &entry].concat()).unwrap();
+        encoder.write_image(&[0; 6], 2, 1, image::ExtendedColorType::Rgb8).unwrap();
+        let pixels = decode(&path).unwrap();
+        assert_eq!((pixels.height, pixels.width), (2, 1));
+    }
+
+    #[test]
+    fn a_listing_tells_sets_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let listing = || Images::open(dir.path(), Split::Train).unwrap().listing();
+        write_png(&dir.path().join("cat/1.png"), 1);
+        write_png(&dir.path().join("dog/1.png"), 1);
+        let first = listing();
+        assert_eq!((first.count, listing()), (2, first.clone()));
+        std::fs::rename(dir.path().join("dog/1.png"), dir.path().join("dog/2.png")).unwrap();
+        assert_ne!(listing(), first);
+        std::fs::rename(dir.path().join("dog/2.png"), dir.path().join("cat/2.png")).unwrap();
+        assert_ne!(listing(), first);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub mod mix;
 pub mod resized_crop;
 
 pub use batch::{Batch, BatchPlan, Loader, Shape, Shapes, equal_part};
-pub use images::{Images, Split};
+pub use images::{Images, Listing, Split};
 
 /// A rectangle of pixels inside an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -110,7 +110,10 @@ impl Optimizer {
                 let state = rule.state().iter().map(zeros).collect();
                 let decays = matches!(
                     p.kind,
-                    ParameterKind::Convolution | ParameterKind::Linear | ParameterKind::Head
+                    ParameterKind::Convolution
+                        | ParameterKind::TransposedConvolution
+                        | ParameterKind::Linear
+                        | ParameterKind::Head
                 );
                 Slot { name: p.name.clone(), rule, decays, state }
             })

@@ -133,8 +133,12 @@ fn defects_of(
 }
 
 fn panels(report: &Report<Row>) -> Vec<Panel> {
-    let mut models: Vec<&str> = report.rows().map(|r| r.model.as_str()).collect();
-    models.dedup();
+    let mut models: Vec<&str> = Vec::new();
+    for row in report.rows() {
+        if !models.contains(&row.model.as_str()) {
+            models.push(&row.model);
+        }
+    }
     let sigmas = report.rows().map(|r| r.sigma).fold(1.0, f64::max);
     let panel = |title: &str, high: f64, value: fn(&Row) -> Option<f64>| Panel {
         title: title.into(),

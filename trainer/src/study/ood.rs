@@ -66,6 +66,10 @@ pub fn run(args: &Args) -> Result<()> {
             sources.push((name, shrunk(&Images::open(folder, Split::Test)?, args.images as usize, &data)?));
         }
         sources.extend(drawn(&data));
+        for (i, (name, _)) in sources.iter().enumerate() {
+            let other = sources[..i].iter().any(|(other, _)| other == name);
+            ensure!(!other, "two sources of images are named {name}: rename the folder given by --other");
+        }
         for &sigma in &args.sigma {
             let key = |source: &str| format!("{}/{source}/{sigma}", subject.key());
             let reference = Scores::of(subject, &typical, sigma)?;

@@ -69,6 +69,10 @@ pub fn run(args: &Args) -> Result<()> {
         let asked = Tensor::arange(classes, (Kind::Int64, Device::Cpu)).repeat([i64::from(args.each)]);
         let asked = asked.to_device(subject.device);
         let batch = Batch::spread(&images, asked.numel(), subject)?;
+        // As many as are asked for, though there may be fewer images.
+        let mut size = batch.images.size();
+        size[0] = asked.size()[0];
+        let like = Tensor::zeros(&size, (subject.kind, subject.device));
         report.row(&format!("{}/data", subject.key()), || {
             statistics(subject, "data", &batch.images, batch.classes.as_ref())
         })?;
@@ -77,7 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
             report.row(&format!("{}/{strength}", subject.key()), || {
                 let guided = strength > 0.0 && !subject.spec.classes.is_empty();
                 let weights = guided.then(|| subject.class_weights(&asked, strength));
-                let samples = draw(subject, &batch.images, weights.as_ref(), highest, args.steps, || {
+                let samples = draw(subject, &like, weights.as_ref(), highest, args.steps, || {
                     bar.inc(1);
                 })?;
                 let rows: Vec<Vec<(String, Tensor)>> = (0..i64::from(args.each))

@@ -159,10 +159,12 @@ impl Inputs {
             }
         }
         for (i, subject) in subjects.iter().enumerate() {
+            // Pictures and curves are told apart by it.
             ensure!(
-                subjects[..i].iter().all(|other| other.key() != subject.key()),
-                "two of the checkpoints are the same: {}",
-                subject.key()
+                subjects[..i].iter().all(|other| other.spec.name != subject.spec.name),
+                "two of the checkpoints are named {}; give them different folders of results, or different names in their \
+                 configs",
+                subject.spec.name
             );
         }
         Ok((subjects, Images::open(&self.data, Split::Test)?))

@@ -102,7 +102,14 @@ pub fn run(args: &Args) -> Result<()> {
                         measure(truth, &nodes, n, args.repeats, &mut rng)
                     });
                     let Sample { mean, standard_error, missing } = both[index];
-                    ensure!(missing < args.repeats, "no training set of {n} points has an estimate");
+                    // Of one, there is no deviation.
+                    let found = args.repeats - missing;
+                    ensure!(
+                        found > 1,
+                        "{found} of {} training sets of {n} points have an estimate, and two are needed: raise --repeats or \
+                         --samples",
+                        args.repeats
+                    );
                     Ok(ErrorRow {
                         truth: name.to_string(),
                         classifier: classifier.to_string(),
