@@ -119,15 +119,17 @@ pub fn ensure_absent(target: &Path) -> Result<()> {
 /// # Errors
 /// [`ErrorKind::Io`], with nothing left behind.
 pub fn write_file(target: &Path, bytes: &[u8]) -> Result<()> {
-    write_with(target, |file| file.write_all(bytes).at(target))
+    write_with(target, true, |file| file.write_all(bytes).at(target))
 }
 
-/// Lets `write` fill a file beside its target, and renames it if that went well.
+/// Lets `write` fill a file beside its target, and renames it if that went well. A file that is there is replaced only
+/// with `replace`, at whatever moment it came to be there; its permissions stay.
 ///
 /// # Errors
-/// [`ErrorKind::Io`], and those of `write`, with nothing left behind.
+/// [`ErrorKind::Io`], [`ErrorKind::Exists`], and those of `write`, with nothing left behind.
 pub fn write_with<E: From<Error>>(
     target: &Path,
+    replace: bool,
     write: impl FnOnce(&mut File) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
     let parent = match target.parent() {
@@ -137,13 +139,30 @@ pub fn write_with<E: From<Error>>(
     std::fs::create_dir_all(parent).at(parent)?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY);
+    #[cfg(unix)]
+    let there = std::fs::metadata(target).ok().map(|metadata| metadata.permissions());
     // As for any new file, less what the umask takes away.
     #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.permissions(there.clone().unwrap_or(std::os::unix::fs::PermissionsExt::from_mode(0o666)));
     let mut file = builder.tempfile_in(parent).at(parent)?;
+    #[cfg(unix)]
+    if let Some(permissions) = there {
+        file.as_file().set_permissions(permissions).at(target)?;
+    }
     write(file.as_file_mut())?;
-    file.persist(target).map_err(|e| e.error).at(target)?;
-    Ok(())
+    let persisted = if replace { file.persist(target) } else { file.persist_noclobber(target) };
+    match persisted {
+        Ok(_) => Ok(()),
+        Err(e) if !replace && e.error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(Error::from(ErrorKind::Exists)).at(target)?
+        }
+        // Some file systems can neither rename without replacing nor link.
+        Err(e) if !replace && !target.exists() => {
+            e.file.persist(target).map_err(|e| e.error).at(target)?;
+            Ok(())
+        }
+        Err(e) => Err(e.error).at(target)?,
+    }
 }
 
 /// Removes unfinished files of at least an hour ago from a folder, and unfinished directories of a day ago: those
@@ -274,6 +293,37 @@ mod tests {
             done.store(true, std::sync::atomic::Ordering::Relaxed);
             assert!(looked.join().unwrap() > 100);
         });
+    }
+
+    #[test]
+    fn a_file_that_came_to_be_there_meanwhile_is_replaced_only_on_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("target");
+        let write = |replace| {
+            write_with(&target, replace, |file| {
+                std::fs::write(&target, "theirs").at(&target)?;
+                file.write_all(b"ours").at(&target)
+            })
+        };
+        assert!(matches!(write(false).unwrap_err().kind(), ErrorKind::Exists));
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "theirs");
+        write(true).unwrap();
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "ours");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_permissions() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("target");
+        write_file(&target, b"1").unwrap();
+        for mode in [0o600, 0o666, 0o640] {
+            std::fs::set_permissions(&target, PermissionsExt::from_mode(mode)).unwrap();
+            write_file(&target, b"2").unwrap();
+            assert_eq!(target.metadata().unwrap().permissions().mode() & 0o777, mode);
+        }
     }
 
     #[test]

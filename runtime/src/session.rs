@@ -82,12 +82,12 @@ impl Session {
 
     fn forward(&self, images: ArrayView4<f32>) -> Result<Outputs> {
         let (batch, height, width) = size(images)?;
-        if height.saturating_mul(width) > MAX_WHOLE_PIXELS {
+        let stride = self.spec().architecture.stride();
+        let shape = Shape { batch, height: padded(height, stride), width: padded(width, stride) };
+        if shape.height.saturating_mul(shape.width) > MAX_WHOLE_PIXELS {
             let cure = " where the image is not cut into tiles; scale it down";
             return Err(ErrorKind::TooLarge { height, width, limit: MAX_WHOLE_PIXELS, cure }.into());
         }
-        let stride = self.spec().architecture.stride();
-        let shape = Shape { batch, height: padded(height, stride), width: padded(width, stride) };
         let images = pad(images, shape);
         self.plan(Graph::Forward, shape)?.run(&Inputs {
             image: images.view(),

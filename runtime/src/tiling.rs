@@ -14,7 +14,7 @@ use std::ops::Range;
 pub struct Tiling {
     tile: usize,
     overlap: usize,
-    /// Images of at most this many pixels are not cut, whatever their sides.
+    /// Images of at most this many pixels with their padding are not cut, whatever their sides.
     whole: usize,
 }
 
@@ -74,7 +74,8 @@ impl Tiling {
 
     /// The tiles of an image of `height`×`width` pixels, both at least 1.
     pub(crate) fn grid(&self, height: usize, width: usize, stride: usize) -> Grid {
-        let whole = height.saturating_mul(width) <= self.whole;
+        // Of a thin image the padding is most.
+        let whole = padded(height, stride).saturating_mul(padded(width, stride)) <= self.whole;
         let axis = |length| {
             let tile = if whole { length } else { self.tile };
             Axis::new(length, tile, self.overlap, stride)
@@ -228,6 +229,8 @@ mod tests {
         let grid = Tiling::default().grid(321, 481, 4);
         assert_eq!((grid.rows.len(), grid.columns.len()), (1, 1));
         assert_eq!((grid.rows.tile(), grid.columns.tile()), (324, 484));
+        let grid = Tiling::default().grid(1, Tiling::WHOLE, 4);
+        assert!(grid.rows.tile() * grid.columns.tile() <= Tiling::WHOLE && !grid.is_whole());
         let grid = Tiling::new(128, None).unwrap().grid(100, 481, 4);
         assert_eq!((grid.rows.len(), grid.rows.tile()), (1, 100));
         // Five tiles of 128 would share more than 32 pixels: (484 + 4 · 32) ÷ 5, rounded up.

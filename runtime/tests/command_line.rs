@@ -132,6 +132,10 @@ fn a_changed_byte_of_a_model_is_found() {
         assert!(stderr(&output).contains(file), "{}", stderr(&output));
         std::fs::write(dir.join(file), bytes).unwrap();
     }
+    std::fs::write(dir.join("spec.json"), "{").unwrap();
+    let output = run(&["verify", &dir.display().to_string()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("spec.json"), "{}", stderr(&output));
 }
 
 #[test]

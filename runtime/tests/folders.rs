@@ -161,9 +161,35 @@ fn inputs_are_replaced_only_when_that_was_asked_for() {
         assert!(contents(&dir.join("in")) == before);
     }
     assert_eq!(denoise(&dir, &["in", "--in-place", "-o", "out"]).status.code(), Some(1));
+    // Named in a way that means an input only once folders are made, or that leads out of the output.
+    for args in [&["in", "-o", "new/../in"][..], &["in", "-o", "new/../in", "--overwrite"]] {
+        let output = denoise(&dir, args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(stderr(&output).contains("is one of the inputs"), "{}", stderr(&output));
+    }
+    let output = denoise(&dir, &["*/../in/*.png", "-o", "out"]);
+    assert!(output.status.success() && dir.join("out/a.png").is_file(), "{}", stderr(&output));
+    // Once each, by whatever names.
+    let output = denoise(&dir, &["in", "./in/a.png", "--in-place"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("are one file"), "{}", stderr(&output));
+    assert!(contents(&dir.join("in")) == before);
     let output = denoise(&dir, &["in", "--in-place"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(contents(&dir.join("in")) != before);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_that_is_denoised_in_place_stays_a_link() {
+    let dir = folder("link");
+    save(&part(0), &dir.join("there/a.png"));
+    std::fs::create_dir(dir.join("in")).unwrap();
+    std::os::unix::fs::symlink("../there/a.png", dir.join("in/a.png")).unwrap();
+    let before = contents(&dir.join("there"));
+    let output = denoise(&dir, &["in", "--in-place"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(dir.join("in/a.png").is_symlink() && contents(&dir.join("there")) != before);
 }
 
 #[test]
@@ -195,6 +221,12 @@ fn patterns_keep_the_path_below_their_first_wildcard() {
     assert!(output.status.success(), "{}", stderr(&output));
     let names: Vec<_> = contents(&dir.join("out")).into_keys().collect();
     assert_eq!(names, [Path::new("x").join("a.png"), Path::new("y").join("b.png")]);
+    let output = denoise(&dir, &["./in/*/*.png", "-o", "dot"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(contents(&dir.join("dot")) == contents(&dir.join("out")));
+    // The output is above what was asked for.
+    let output = denoise(&dir, &["in/x/*.png", "-o", "."]);
+    assert!(output.status.success() && dir.join("a.png").is_file(), "{}", stderr(&output));
     let nothing = denoise(&dir, &["in/*.bmp", "-o", "out"]);
     assert_eq!(nothing.status.code(), Some(1));
     assert!(stderr(&nothing).contains("in/*.bmp"), "{}", stderr(&nothing));
@@ -275,6 +307,18 @@ fn a_report_replaces_nothing_unasked() {
     }
 }
 
+/// The images are done all the same, and a script learns that something failed.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_report_that_cannot_be_written_is_no_failed_image() {
+    let dir = folder("report-full");
+    (0..2).for_each(|i| save(&part(i), &dir.join(format!("in/{i}.png"))));
+    let output = denoise(&dir, &["in", "-o", "out", "--report", "/dev/full", "--overwrite"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert_eq!(stderr(&output).matches("/dev/full: cannot be written").count(), 1, "{}", stderr(&output));
+    assert_eq!(contents(&dir.join("out")).len(), 2);
+}
+
 /// The lines of a report.
 fn report(path: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(path).unwrap();
@@ -300,6 +344,11 @@ fn the_level_is_chosen_for_a_file_or_a_folder_and_strength_scales_it() {
     run("folder", &["--sigma", "folder"]);
     run("nothing", &["--strength", "0"]);
     assert_eq!(levels("folder"), [levels("auto")[1]; 3]);
+    // What goes on does so at the level of them all.
+    let whole = contents(&dir.join("folder"));
+    (0..2).for_each(|i| std::fs::remove_file(dir.join(format!("folder/{i}.png"))).unwrap());
+    run("folder", &["--sigma", "folder", "--skip-existing"]);
+    assert!(contents(&dir.join("folder")) == whole);
     let pixels = |name: &str| image::open(dir.join(name)).unwrap().to_rgb8();
     assert_eq!(pixels("nothing/0.png"), pixels("in/0.png"));
     assert_ne!(pixels("auto/0.png"), pixels("in/0.png"));
@@ -340,6 +389,12 @@ fn the_psnr_told_is_that_of_the_written_file() {
     let output = denoise(&dir, &[&short[..], &["--reference", "in"]].concat());
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(report(&dir.join("alone.jsonl")).iter().filter(|line| line["psnr"].is_f64()).count(), 2);
+
+    // Whatever the ending of the reference, and its case.
+    std::fs::create_dir(dir.join("upper")).unwrap();
+    std::fs::copy(dir.join("in/0.png"), dir.join("upper/0.PNG")).unwrap();
+    let output = denoise(&dir, &["in/0.png", "-o", "found", "--format", "jpeg", "--reference", "upper"]);
+    assert!(output.status.success() && stderr(&output).contains(" dB"), "{}", stderr(&output));
 
     save(&part(0).crop_imm(0, 0, 64, 40).to_rgb8().into(), &dir.join("small/0.png"));
     let output = denoise(&dir, &["in/0.png", "-o", "none", "--reference", "small"]);

@@ -96,7 +96,7 @@ fn photographs_are_denoised() {
     }
 }
 
-/// Every eighth image of the test set, on every engine and in the trainer.
+/// Every eighth image of the test set, on every engine.
 #[test]
 fn cifar10_classifies_its_test_set() {
     const TEST: &str = "cifar10 on its test set";

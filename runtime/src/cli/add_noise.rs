@@ -1,7 +1,7 @@
 //! `gradresnet add-noise`
 
 use super::console::Outcome;
-use super::inputs::{ExistingArgs, InputArgs, Job, Target, place};
+use super::inputs::{ExistingArgs, InputArgs, Job, Placed, Target, place};
 use super::model::sigma;
 use super::workers;
 use anyhow::Result;
@@ -77,10 +77,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let add = |job: &Job| -> Result<()> {
         let mut picture = Picture::read(&job.input.path)?;
         noise::add(&mut picture, args.sigma / 255.0, args.seed, &job.input.relative.to_string_lossy());
-        job.make_folder()?;
-        Ok(picture.write(&job.output, &Encoding { format, ..Encoding::default() })?)
+        job.write(&picture, &Encoding { format, ..Encoding::default() })
     };
     workers::finish_files_when_interrupted()?;
+    Placed::clean(&placed.jobs);
     workers::for_each(&placed.jobs, &console, |job| match add(job) {
         Ok(()) => console.log(job.output.display()),
         Err(error) => console.fail(&error),

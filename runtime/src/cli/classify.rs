@@ -1,6 +1,6 @@
 //! `gradresnet classify`
 
-use super::console::{Outcome, about, images, line};
+use super::console::{Outcome, about, images};
 use super::inputs::{Input, InputArgs};
 use super::model::ModelArgs;
 use anyhow::{Result, ensure};
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         for (input, row) in some.iter().zip(probabilities.into_iter().flatten()) {
             console.advance();
             match row {
-                Ok(row) => report(input, &row, args, &spec.classes),
+                Ok(row) => console.line(report(input, &row, args, &spec.classes)),
                 Err(error) => console.fail(&about(&input.path, error)),
             }
         }
@@ -115,7 +115,8 @@ fn size(loaded: &Result<Loaded>) -> Option<(usize, usize)> {
     Some((height, width))
 }
 
-fn report(input: &Input, row: &[f32], args: &Args, classes: &[String]) {
+/// The line of one image.
+fn report(input: &Input, row: &[f32], args: &Args, classes: &[String]) -> String {
     let mut order: Vec<usize> = (0..row.len()).collect();
     order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
     order.truncate(args.top as usize);
@@ -123,10 +124,10 @@ fn report(input: &Input, row: &[f32], args: &Args, classes: &[String]) {
     if args.json {
         let top: Vec<_> =
             order.iter().map(|&c| json!({ "label": classes[c], "probability": row[c] })).collect();
-        line(json!({ "path": path, "top": top }));
+        json!({ "path": path, "top": top }).to_string()
     } else {
         let top: Vec<String> =
             order.iter().map(|&c| format!("{} {:.1} %", classes[c], 100.0 * row[c])).collect();
-        line(format_args!("{path}: {}", top.join(", ")));
+        format!("{path}: {}", top.join(", "))
     }
 }

@@ -4,14 +4,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// How a command ended that was able to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything was done.
     Done,
-    /// At least one input failed, and was named on stderr.
+    /// At least one input failed, or the report, and was named on stderr.
     SomeFailed,
     /// Every input failed, and was named on stderr.
     AllFailed,
@@ -37,6 +37,7 @@ pub struct Console {
     bar: ProgressBar,
     quiet: bool,
     failed: AtomicUsize,
+    failed_beside: AtomicBool,
 }
 
 impl Console {
@@ -47,7 +48,7 @@ impl Console {
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec}, {eta} left") {
             bar.set_style(style);
         }
-        Console { inputs, bar, quiet, failed: AtomicUsize::new(0) }
+        Console { inputs, bar, quiet, failed: AtomicUsize::new(0), failed_beside: AtomicBool::new(false) }
     }
 
     /// One more input is done.
@@ -60,6 +61,11 @@ impl Console {
         if !self.quiet {
             self.bar.suspend(|| eprintln!("{text}"));
         }
+    }
+
+    /// A line of the result, on stdout, with the bar out of its way.
+    pub fn line(&self, text: impl Display) {
+        self.bar.suspend(|| line(text));
     }
 
     /// Names what happened to each file where there is no bar to show it.
@@ -75,15 +81,28 @@ impl Console {
         self.bar.suspend(|| eprintln!("error: {error:#}"));
     }
 
+    /// Says what failed that is no input, the first time.
+    pub fn fail_beside(&self, error: &anyhow::Error) {
+        if !self.failed_beside.swap(true, Ordering::Relaxed) {
+            self.bar.suspend(|| eprintln!("error: {error:#}"));
+        }
+    }
+
     /// Takes the bar away and says how it went.
     pub fn finish(self) -> Outcome {
+        self.finish_or("--skip-existing goes on")
+    }
+
+    /// Takes the bar away and says how it went, and of an interrupted run how it `goes_on`.
+    pub fn finish_or(self, goes_on: impl Display) -> Outcome {
         self.bar.finish_and_clear();
         if super::workers::interrupted() {
             let done = self.bar.position();
-            eprintln!("interrupted: {done} of {} inputs were done; --skip-existing goes on", self.inputs);
+            eprintln!("interrupted: {done} of {} inputs were done; {goes_on}", self.inputs);
             return Outcome::Interrupted;
         }
         match self.failed.into_inner() {
+            0 if self.failed_beside.into_inner() => Outcome::SomeFailed,
             0 => Outcome::Done,
             failed if failed >= self.inputs => Outcome::AllFailed,
             _ => Outcome::SomeFailed,
@@ -100,5 +119,5 @@ pub fn images(count: usize) -> String {
 pub fn about(path: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
     let error = error.into();
     let name = path.display().to_string();
-    if error.to_string().contains(&name) { error } else { error.context(name) }
+    if error.to_string().starts_with(&format!("{name}:")) { error } else { error.context(name) }
 }

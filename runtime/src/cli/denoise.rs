@@ -1,6 +1,6 @@
 //! `gradresnet denoise`
 
-use super::console::{Console, Outcome, about, images, line};
+use super::console::{Console, Outcome, about, images as in_words, line};
 use super::inputs::{ExistingArgs, Failure, InputArgs, Job, Placed, Target, place};
 use super::model::{ModelArgs, sigma};
 use super::workers::{self, Budget};
@@ -207,7 +207,7 @@ struct Report {
 
 impl Report {
     /// A run that goes on adds to the lines of the one before it; another replaces no file unasked.
-    fn create(path: &Path, existing: &ExistingArgs) -> Result<Report> {
+    fn create(path: &Path, existing: &ExistingArgs, in_place: bool) -> Result<Report> {
         let mut options = File::options();
         if existing.skip_existing {
             options.append(true).create(true);
@@ -217,14 +217,17 @@ impl Report {
             options.write(true).create_new(true);
         }
         let file = options.open(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => Report::would_replace(path),
+            std::io::ErrorKind::AlreadyExists => Report::would_replace(path, in_place),
             _ => anyhow!("{}: cannot be written: {error}", path.display()),
         })?;
         Ok(Report { path: path.to_path_buf(), file: Mutex::new(file) })
     }
 
-    fn would_replace(path: &Path) -> anyhow::Error {
-        anyhow!("{}: exists; --overwrite replaces it, --skip-existing adds to it", path.display())
+    fn would_replace(path: &Path, in_place: bool) -> anyhow::Error {
+        // With --in-place there is neither option.
+        let cure =
+            if in_place { "name another" } else { "--overwrite replaces it, --skip-existing adds to it" };
+        anyhow!("{}: exists; {cure}", path.display())
     }
 
     fn add(&self, record: &Record) -> Result<()> {
@@ -304,7 +307,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     if args.dry_run {
         if let Some(path) = args.report.as_deref().filter(|path| path.symlink_metadata().is_ok()) {
             let ExistingArgs { overwrite, skip_existing } = args.existing;
-            ensure!(overwrite || skip_existing, Report::would_replace(path));
+            ensure!(overwrite || skip_existing, Report::would_replace(path, args.in_place));
         }
         placed.say(&console);
         for job in &jobs {
@@ -315,7 +318,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
         }
         return Ok(console.finish());
     }
-    let report = args.report.as_deref().map(|path| Report::create(path, &args.existing)).transpose()?;
+    let report = args.report.as_deref().map(|path| Report::create(path, &args.existing, args.in_place));
+    let report = report.transpose()?;
     placed.say(&console);
     if let Some(report) = &report {
         let failures: Vec<&Failure> = found.failures.iter().chain(&placed.failures).collect();
@@ -323,10 +327,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     workers::finish_files_when_interrupted()?;
     Placed::clean(&jobs);
-    plan.settle_sigma(&jobs, &console);
+    // Of those, too, that an earlier run has done: it goes on at their level.
+    let images: Vec<&Job> = jobs.iter().chain(&placed.skipped).collect();
+    plan.settle_sigma(if jobs.is_empty() { &[] } else { &images }, &console);
 
     let psnr = Mutex::new(Vec::new());
-    workers::for_each(&jobs, &console, |job| {
+    let taken = workers::for_each(&jobs, &console, |job| {
         let start = Instant::now();
         let mut record = Record::of(job);
         match plan.denoise(job) {
@@ -347,16 +353,22 @@ pub fn run(args: &Args) -> Result<Outcome> {
         if let Some(report) = &report
             && let Err(error) = report.add(&record)
         {
-            console.fail(&error);
+            console.fail_beside(&error);
         }
     });
 
     let psnr = psnr.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !psnr.is_empty() {
         let mean = psnr.iter().sum::<f64>() / psnr.len() as f64;
-        console.say(format!("mean PSNR of {}: {mean:.2} dB", images(psnr.len())));
+        console.say(format!("mean PSNR of {}: {mean:.2} dB", in_words(psnr.len())));
     }
-    Ok(console.finish())
+    Ok(match jobs.get(taken) {
+        // Done again, they would be denoised twice.
+        Some(next) if args.in_place => {
+            console.finish_or(format_args!("{} and what follows it is as it was", next.input.path.display()))
+        }
+        _ => console.finish(),
+    })
 }
 
 /// G times the one-hot vector of a class, `[1,C]`.
@@ -427,7 +439,7 @@ impl Plan {
     }
 
     /// Estimates the noise level that all files share, if it is to be one; says if it is an unusual one.
-    fn settle_sigma(&mut self, jobs: &[Job], console: &Console) {
+    fn settle_sigma(&mut self, jobs: &[&Job], console: &Console) {
         if let Sigma::Folder = self.sigma {
             let found = Mutex::new(Vec::new());
             workers::for_each(jobs, &Console::new(jobs.len(), true), |job| {
@@ -440,7 +452,7 @@ impl Plan {
             let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
             found.sort_by(f32::total_cmp);
             if let Some(&median) = found.get(found.len() / 2) {
-                console.say(format!("σ = {median:.1}, the median of {}", images(found.len())));
+                console.say(format!("σ = {median:.1}, the median of {}", in_words(found.len())));
                 self.sigma = Sigma::Given(median);
             }
         }
@@ -484,8 +496,9 @@ impl Plan {
         let weights = self.class_weights.as_ref().map(|w| w.view());
         let denoised = self.session.denoise_picture(&mut picture, noise, weights, &self.tiling);
         denoised.map_err(|e| about(path, e))?;
-        job.make_folder()?;
-        picture.write(&job.output, &self.encoding)?;
+        if let Err(error) = job.write(&picture, &self.encoding) {
+            return if self.existing.skip_existing && job.output.exists() { Ok(None) } else { Err(error) };
+        }
         drop(picture);
         // Of what a reader of the file gets, with all that its format rounds or loses.
         let psnr = clean.map(|clean| of_pictures(&Picture::read(&job.output)?, &clean)).transpose()?;
@@ -502,7 +515,8 @@ fn needed(picture: u64, reference: u64) -> u64 {
 /// The file of the same relative path in `dir`, whatever its extension.
 fn find_reference(dir: &Path, relative: &Path) -> Result<PathBuf> {
     let place = dir.join(relative);
-    let candidates = std::iter::once(place.clone()).chain(extensions().map(|e| place.with_extension(e)));
+    let endings = extensions().flat_map(|ending| [ending.to_string(), ending.to_ascii_uppercase()]);
+    let candidates = std::iter::once(place.clone()).chain(endings.map(|ending| place.with_extension(ending)));
     let mut existing = candidates.filter(|path| path.is_file());
     existing.next().ok_or_else(|| anyhow!("no reference of this name in {}", dir.display()))
 }

@@ -2,8 +2,9 @@
 
 use super::console::Console;
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use gradresnet::{Encoding, Picture};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
 /// Files and folders to work on.
@@ -96,14 +97,21 @@ impl InputArgs {
             Err(error) => return found.failed(pattern, anyhow!("{text}: not a pattern: {error}")),
         };
         let fixed = pattern.components().take_while(|part| !is_pattern(Path::new(part)));
-        let base: PathBuf = fixed.collect();
+        // As glob writes what it finds.
+        let base: PathBuf = fixed.filter(|part| *part != Component::CurDir).collect();
+        // What was asked for below the output is no output of an earlier run.
+        let output = output.filter(|output| !resolved(&base).starts_with(output));
         let before = found.inputs.len() + found.failures.len();
         for path in matches {
             match path {
                 Ok(path) if path.is_dir() => {}
                 Ok(path) if !is_image(&path) || output.is_some_and(|output| is_below(&path, output)) => {}
                 Ok(path) => {
-                    let relative = path.strip_prefix(&base).map_or_else(|_| file_name(&path), PathBuf::from);
+                    let relative = path.strip_prefix(&base).ok();
+                    // One that leads upwards would lead out of the output.
+                    let relative =
+                        relative.filter(|path| !path.components().any(|c| c == Component::ParentDir));
+                    let relative = relative.map_or_else(|| file_name(&path), PathBuf::from);
                     found.inputs.push(Input { path, relative });
                 }
                 Err(error) => {
@@ -156,6 +164,23 @@ fn file_name(path: &Path) -> PathBuf {
     path.file_name().map_or_else(|| path.to_path_buf(), PathBuf::from)
 }
 
+/// What a path means once its folders are made: those that are not there yet will be no links.
+fn resolved(path: &Path) -> PathBuf {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    path.canonicalize().unwrap_or_else(|_| {
+        let mut parts = path.components();
+        match parts.next_back() {
+            Some(Component::Normal(name)) => resolved(parts.as_path()).join(name),
+            Some(Component::ParentDir) => {
+                let mut folder = resolved(parts.as_path());
+                folder.pop();
+                folder
+            }
+            _ => path.to_path_buf(),
+        }
+    })
+}
+
 fn is_pattern(path: &Path) -> bool {
     path.to_string_lossy().contains(['*', '?', '['])
 }
@@ -199,16 +224,22 @@ pub struct Job {
     pub input: Input,
     /// What is written.
     pub output: PathBuf,
+    /// Whether it may replace a file.
+    replaces: bool,
 }
 
 impl Job {
-    /// Makes the folder that the output goes to.
+    /// Writes the output, and makes the folder that it goes to.
     ///
     /// # Errors
-    /// If it cannot be made; they name it.
-    pub fn make_folder(&self) -> Result<()> {
-        let Some(parent) = self.output.parent() else { return Ok(()) };
-        std::fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))
+    /// If either cannot be, or the output is there and may not be replaced.
+    pub fn write(&self, picture: &Picture, encoding: &Encoding) -> Result<()> {
+        if let Some(parent) = self.output.parent() {
+            std::fs::create_dir_all(parent)
+                .with_context(|| format!("{}: cannot be made", parent.display()))?;
+        }
+        let write = if self.replaces { Picture::write } else { Picture::write_new };
+        Ok(write(picture, &self.output, encoding)?)
     }
 }
 
@@ -247,29 +278,34 @@ pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Res
     let mut placed = Placed::default();
     for input in inputs {
         let output = match target {
+            // Of a link, the file that it leads to.
+            Target::InPlace if input.path.is_symlink() => resolved(&input.path),
             Target::InPlace => input.path.clone(),
             Target::Folder(folder, extension) => {
                 let output = folder.join(&input.relative);
                 extension.map_or(output.clone(), |extension| output.with_extension(extension))
             }
         };
-        if let Some(other) = taken.insert(output.clone(), input.path.clone()) {
+        let folder = matches!(target, Target::Folder(..));
+        let file = resolved(&output);
+        if let Some(other) = taken.insert(file.clone(), input.path.clone()) {
+            let (one, other, output) = (other.display(), input.path.display(), output.display());
+            if !folder {
+                bail!("{one} and {other} are one file, and it would be changed twice; name it once");
+            }
             bail!(
-                "{} and {} would both be written to {}; run them one after the other with different -o",
-                other.display(),
-                input.path.display(),
-                output.display()
+                "{one} and {other} would both be written to {output}; run them one after the other with different -o"
             );
         }
-        let folder = matches!(target, Target::Folder(..));
-        if folder && output.canonicalize().is_ok_and(|output| sources.contains(&output)) {
+        if folder && sources.contains(&file) {
             bail!(
                 "{} is one of the inputs; name another folder with -o, or use --in-place",
                 output.display()
             );
         }
-        let job = Job { input, output };
-        if !folder || existing.overwrite || !job.output.exists() {
+        let replaces = !folder || existing.overwrite;
+        let job = Job { input, output, replaces };
+        if replaces || !file.exists() {
             placed.jobs.push(job);
         } else if existing.skip_existing {
             placed.skipped.push(job);

@@ -1,6 +1,6 @@
 //! `gradresnet psnr`
 
-use super::console::{Console, Outcome, about, line};
+use super::console::{Console, Outcome, about};
 use super::inputs::{Input, InputArgs};
 use anyhow::{Result, anyhow, bail, ensure};
 use gradresnet::Picture;
@@ -65,8 +65,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     for (path, value) in images.values().zip(measured) {
         let path = path.display().to_string();
         match value {
-            Ok(value) if args.json => line(json!({ "path": path, "psnr": value })),
-            Ok(value) => line(format_args!("{value:8.3} dB  {path}")),
+            Ok(value) if args.json => console.line(json!({ "path": path, "psnr": value })),
+            Ok(value) => console.line(format_args!("{value:8.3} dB  {path}")),
             Err(ref error) => console.fail(error),
         }
         values.extend(value.ok());
@@ -74,8 +74,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     if !values.is_empty() {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         match args.json {
-            true => line(json!({ "mean": mean, "files": values.len() })),
-            false => line(format_args!("{mean:8.3} dB  mean of {} files", values.len())),
+            true => console.line(json!({ "mean": mean, "files": values.len() })),
+            false => console.line(format_args!("{mean:8.3} dB  mean of {} files", values.len())),
         }
     }
     Ok(console.finish())

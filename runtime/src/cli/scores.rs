@@ -1,6 +1,6 @@
 //! `gradresnet energy` and `gradresnet noise`: one number for each image.
 
-use super::console::{Outcome, about, line};
+use super::console::{Outcome, about};
 use super::inputs::{Input, InputArgs};
 use super::model::{JobsArgs, ModelArgs};
 use anyhow::{Result, ensure};
@@ -85,8 +85,8 @@ fn each(
         for (input, score) in some.iter().zip(scores) {
             let path = input.path.display().to_string();
             match score {
-                Ok(value) if json => line(json!({ "path": path, key: value })),
-                Ok(value) => line(format_args!("{value:12.3}  {path}")),
+                Ok(value) if json => console.line(json!({ "path": path, key: value })),
+                Ok(value) => console.line(format_args!("{value:12.3}  {path}")),
                 Err(error) => console.fail(&error),
             }
         }

@@ -1,10 +1,12 @@
 //! `gradresnet verify`
 
-use super::console::{Outcome, line};
+use super::console::{Outcome, about, line};
 use anyhow::{Result, bail};
 use gradresnet::engine::{Engine, available};
 use gradresnet::verify::verify;
-use gradresnet::{Bundle, zoo};
+use gradresnet::{Bundle, ErrorKind, zoo};
+use gradresnet_models::checkpoint::SPEC;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Check a model's files and what engines here make of them
@@ -28,7 +30,10 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<Outcome> {
     let bundles: Vec<gradresnet::Result<Bundle>> = match &args.bundle {
-        Some(name) => vec![Ok(zoo::find(name)?)],
+        Some(name) => match zoo::find(name) {
+            Err(error) if is_nowhere(name, &error) => return Err(error.into()),
+            found => vec![found],
+        },
         None => zoo::list()?.into_iter().map(|(_, bundle)| bundle).collect(),
     };
     if bundles.is_empty() {
@@ -43,12 +48,22 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     let mut outcome = Outcome::Done;
     for bundle in bundles {
-        if let Err(error) = bundle.and_then(|bundle| check(&bundle, &engines)) {
-            eprintln!("error: {error}");
+        let checked = match bundle {
+            Ok(bundle) => check(&bundle, &engines).map_err(|error| about(bundle.dir(), error)),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = checked {
+            eprintln!("error: {error:#}");
             outcome = Outcome::SomeFailed;
         }
     }
     Ok(outcome)
+}
+
+/// Whether there is no model of this name or in this folder, whatever it may be worth.
+fn is_nowhere(name: &str, error: &gradresnet::Error) -> bool {
+    let folder = name.contains(std::path::is_separator) && !Path::new(name).join(SPEC).exists();
+    folder || matches!(error.kind(), ErrorKind::NoBundle { .. } | ErrorKind::NoPlace { .. })
 }
 
 fn check(bundle: &Bundle, engines: &[Arc<dyn Engine>]) -> gradresnet::Result<()> {

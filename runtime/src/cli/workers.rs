@@ -30,9 +30,9 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Does `work` for every item, in order, on as many threads as there are for tiles. These are threads of
+/// Does `work` for every item, in order, and returns for how many: all, unless it was interrupted. It is done on as many threads as there are for tiles. These are threads of
 /// their own: one that waits for its tiles must not start another file meanwhile, which rayon's would.
-pub fn for_each<T: Sync>(items: &[T], console: &Console, work: impl Fn(&T) + Sync) {
+pub fn for_each<T: Sync>(items: &[T], console: &Console, work: impl Fn(&T) + Sync) -> usize {
     let next = AtomicUsize::new(0);
     let run = || {
         while !interrupted() {
@@ -46,6 +46,7 @@ pub fn for_each<T: Sync>(items: &[T], console: &Console, work: impl Fn(&T) + Syn
             scope.spawn(run);
         }
     });
+    next.into_inner().min(items.len())
 }
 
 /// Memory that the files in work share. A file that needs more than all of it is worked on alone.
@@ -103,11 +104,13 @@ mod tests {
     fn no_more_memory_is_taken_than_there_is() {
         let budget = Budget::new(10);
         let (used, most) = (Mutex::new(0), Mutex::new(0));
+        let start = std::sync::Barrier::new(8);
         std::thread::scope(|scope| {
             for i in 0..8 {
-                let (budget, used, most) = (&budget, &used, &most);
+                let (budget, used, most, start) = (&budget, &used, &most, &start);
                 scope.spawn(move || {
                     let bytes = 3 + i % 4;
+                    start.wait();
                     let share = budget.take(bytes);
                     let now = {
                         let mut used = used.lock().unwrap();
@@ -117,6 +120,8 @@ mod tests {
                     let mut most = most.lock().unwrap();
                     *most = now.max(*most);
                     drop(most);
+                    // Long enough for the others to ask meanwhile.
+                    std::thread::sleep(std::time::Duration::from_millis(5));
                     *used.lock().unwrap() -= bytes;
                     drop(share);
                 });

@@ -74,7 +74,9 @@ pub(super) fn load(bundle: &Bundle, graph: Graph, shape: Shape) -> Result<Checke
     let stride = spec.architecture.stride();
     let whole = |n: usize| n > 0 && n.is_multiple_of(stride);
     if shape.batch == 0 || !whole(shape.height) || !whole(shape.width) {
-        let reason = format!("shape {shape}: height and width must be multiples of the stride, {stride}");
+        let reason = format!(
+            "shape {shape}: the batch must be 1 or more, height and width multiples of the stride, {stride}, above 0"
+        );
         return Err(ErrorKind::Input(reason).into());
     }
     let path = bundle.path(graph.file_name());

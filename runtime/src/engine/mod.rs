@@ -197,9 +197,12 @@ pub fn check(bundle: &Bundle, graph: Graph, shape: Shape) -> Result<()> {
 }
 
 fn engine_error(engine: EngineKind, action: &'static str, graph: Graph, reason: String) -> Error {
-    // Engines report a chain of causes over several lines; an error here is one line.
-    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-    ErrorKind::Engine { engine, action, graph: graph.name(), reason }.into()
+    ErrorKind::Engine { engine, action, graph: graph.name(), reason: one_line(&reason) }.into()
+}
+
+/// Engines report a chain of causes over several lines; an error here is one line.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

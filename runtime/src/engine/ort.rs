@@ -5,7 +5,7 @@
 
 use super::contract::{self, Signature};
 use super::tract::threads;
-use super::{Device, Engine, EngineKind, Graph, Inputs, Outputs, Plan, Shape, engine_error};
+use super::{Device, Engine, EngineKind, Graph, Inputs, Outputs, Plan, Shape, engine_error, one_line};
 use crate::error::{ErrorKind, Result, catch_panic};
 use gradresnet_models::Bundle;
 use ort::environment::Environment;
@@ -132,10 +132,6 @@ fn load_from(path: &std::path::Path) -> std::result::Result<Runtime, String> {
     .unwrap_or_else(|reason| Err(format!("{} is not a usable ONNX Runtime ({reason})", path.display())))
 }
 
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 impl Ort {
     fn session(&self, model: &ModelProto) -> std::result::Result<Session, String> {
         let build = || -> ort::Result<Session> {
@@ -250,7 +246,7 @@ impl Plan for OrtPlan {
     }
 }
 
-/// The smallest graph there is: one number, passed through.
+/// The smallest graph there is: one number, negated.
 fn probe() -> ModelProto {
     let value = |name: &str| ValueInfoProto {
         name: name.into(),

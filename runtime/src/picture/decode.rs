@@ -8,6 +8,7 @@ use crate::error::{ErrorKind, Result};
 use gradresnet_models::staged;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
+use image::metadata::Orientation;
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor};
@@ -27,8 +28,8 @@ const BIG_TIFF: [&[u8; 4]; 2] = [b"II+\0", b"MM\0+"];
 pub(super) fn memory(path: &Path) -> Result<u64> {
     match open(path)?.into_decoder() {
         Ok(decoder) => Ok(decoder.total_bytes()),
-        // Those few that this crate reads itself are not compressed much.
-        Err(_) => Ok(std::fs::metadata(path)?.len()),
+        // TIFF files that this crate reads itself, and what nobody reads.
+        Err(_) => tiff_file::decoded_bytes(path).or_else(|_| Ok(std::fs::metadata(path)?.len())),
     }
 }
 
@@ -79,7 +80,8 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
             _ => {
                 let (profile, exif) = (decoder.icc_profile().ok().flatten(), decoder.exif_metadata());
                 let xmp = decoder.xmp_metadata().ok().flatten();
-                (Metadata { profile, exif: exif.ok().flatten(), xmp }, decoder.orientation()?)
+                let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+                (Metadata { profile, exif: exif.ok().flatten(), xmp }, orientation)
             }
         };
         channels = usize::from(decoder.color_type().channel_count());

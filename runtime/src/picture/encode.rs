@@ -146,7 +146,8 @@ impl File<'_> {
 
     fn webp(&self, target: impl Write) -> Result<()> {
         let mut encoder = image_webp::WebPEncoder::new(target);
-        if let Some(profile) = self.metadata.profile_for(self.channels > 2) {
+        // Grey is stored as colour there.
+        if let Some(profile) = self.metadata.profile_for(true) {
             encoder.set_icc_profile(profile.clone());
         }
         if let Some(exif) = &self.metadata.exif {

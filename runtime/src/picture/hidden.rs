@@ -1,9 +1,10 @@
 //! Pixels that cannot be seen. Denoising must neither change them nor let them leak into their neighbours.
 
 use super::Picture;
+use super::samples::Samples;
 
-/// The colours of wholly transparent pixels.
-pub(crate) struct Hidden(Vec<(usize, [f32; 3])>);
+/// The samples of a picture with pixels that cannot be seen, as they were.
+pub(crate) struct Hidden(Option<Samples>);
 
 /// Distances to the next pixel in a row or column, and to the one across the corner: 4/3 is near √2.
 const BESIDE: u32 = 3;
@@ -14,35 +15,40 @@ impl Picture {
     /// there. Where nothing can be seen, nothing changes.
     pub(crate) fn cover_hidden(&mut self) -> Hidden {
         let (height, width) = self.size();
-        let mut hidden = Vec::new();
-        let mut distance = Vec::new();
-        if self.has_alpha() {
-            let places = (0..height).flat_map(|y| (0..width).map(move |x| (y, x)));
-            distance = places.map(|(y, x)| if self.is_hidden(y, x) { u32::MAX } else { 0 }).collect();
-            let unseen = distance.iter().enumerate().filter(|(_, d)| **d > 0);
-            hidden = unseen.map(|(i, _)| (i, self.color(i))).collect();
+        let places = move || (0..height).flat_map(move |y| (0..width).map(move |x| (y, x)));
+        if !self.has_alpha() || !places().any(|(y, x)| self.is_hidden(y, x)) {
+            return Hidden(None);
         }
-        if !hidden.is_empty() && hidden.len() < distance.len() {
-            // Towards the lower right and back: each pixel learns of the nearest in every direction.
-            for &(i, _) in &hidden {
-                self.cover(i, &mut distance, [(0, -1), (-1, 0), (-1, -1), (-1, 1)]);
-            }
-            for &(i, _) in hidden.iter().rev() {
-                self.cover(i, &mut distance, [(0, 1), (1, 0), (1, 1), (1, -1)]);
-            }
+        let before = self.samples.clone();
+        let mut distance: Vec<u32> =
+            places().map(|(y, x)| if self.is_hidden(y, x) { u32::MAX } else { 0 }).collect();
+        // Towards the lower right and back: each pixel learns of the nearest in every direction.
+        for i in 0..distance.len() {
+            self.cover(i, &mut distance, [(0, -1), (-1, 0), (-1, -1), (-1, 1)]);
         }
-        Hidden(hidden)
+        for i in (0..distance.len()).rev() {
+            self.cover(i, &mut distance, [(0, 1), (1, 0), (1, 1), (1, -1)]);
+        }
+        Hidden(Some(before))
     }
 
     /// Puts back what [`Picture::cover_hidden`] returned.
     pub(crate) fn uncover(&mut self, hidden: Hidden) {
-        for (i, color) in hidden.0 {
-            self.set_color(i, color);
+        let Hidden(Some(before)) = hidden else { return };
+        let (height, width) = self.size();
+        for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+            if self.is_hidden(y, x) {
+                let i = y * width + x;
+                self.set_color(i, self.color_in(&before, i));
+            }
         }
     }
 
     /// Takes the colour of the neighbour that is nearest to a pixel that can be seen.
     fn cover(&mut self, i: usize, distance: &mut [u32], neighbours: [(isize, isize); 4]) {
+        if distance[i] == 0 {
+            return;
+        }
         let (height, width) = self.size();
         for (down, right) in neighbours {
             let (y, x) = ((i / width).checked_add_signed(down), (i % width).checked_add_signed(right));
@@ -53,15 +59,15 @@ impl Picture {
                 let through = distance[neighbour].saturating_add(step);
                 if through < distance[i] {
                     distance[i] = through;
-                    self.set_color(i, self.color(neighbour));
+                    self.set_color(i, self.color_in(&self.samples, neighbour));
                 }
             }
         }
     }
 
-    fn color(&self, i: usize) -> [f32; 3] {
+    fn color_in(&self, samples: &Samples, i: usize) -> [f32; 3] {
         let colors = if self.is_grey() { [0; 3] } else { [0, 1, 2] };
-        colors.map(|c| self.samples.get(i * self.channels + c))
+        colors.map(|c| samples.get(i * self.channels + c))
     }
 
     fn set_color(&mut self, i: usize, color: [f32; 3]) {

@@ -77,12 +77,24 @@ impl Picture {
     }
 
     /// Writes the file beside its target and renames it. Samples that become integers are rounded and
-    /// clipped to [0, 1].
+    /// clipped to [0, 1]. A file that is there is replaced, and keeps its permissions.
     ///
     /// # Errors
     /// [`ErrorKind::Input`] for what the format cannot hold, [`ErrorKind::Image`], [`ErrorKind::Io`].
     pub fn write(&self, path: &Path, encoding: &Encoding) -> Result<()> {
-        staged::write_with(path, |file| -> Result<()> {
+        self.write_or_replace(path, encoding, true)
+    }
+
+    /// As [`Picture::write`], but a file that is there stays, at whatever moment it came to be there.
+    ///
+    /// # Errors
+    /// Those of [`Picture::write`], and [`ErrorKind::Models`] if there is one.
+    pub fn write_new(&self, path: &Path, encoding: &Encoding) -> Result<()> {
+        self.write_or_replace(path, encoding, false)
+    }
+
+    fn write_or_replace(&self, path: &Path, encoding: &Encoding, replace: bool) -> Result<()> {
+        staged::write_with(path, replace, |file| -> Result<()> {
             let mut file = BufWriter::new(file);
             self.encode(&mut file, encoding).at(path)?;
             file.into_inner().map_err(|error| error.into_error()).at(path)?;

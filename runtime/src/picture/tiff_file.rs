@@ -99,6 +99,18 @@ fn unreadable(error: tiff::TiffError) -> crate::Error {
     }
 }
 
+/// Bytes of the samples of a file, from its header.
+///
+/// # Errors
+/// [`ErrorKind::Input`], [`ErrorKind::Io`].
+pub(super) fn decoded_bytes(path: &Path) -> Result<u64> {
+    let mut decoder = open(path)?;
+    let color = decoder.colortype().map_err(unreadable)?;
+    let (width, height) = decoder.dimensions().map_err(unreadable)?;
+    let pixel = u64::from(color.num_samples()) * u64::from(color.bit_depth()).div_ceil(8);
+    Ok((u64::from(width) * u64::from(height)).saturating_mul(pixel))
+}
+
 /// Whether the colours of a file have been multiplied by its transparency ("associated alpha").
 ///
 /// # Errors
@@ -124,11 +136,19 @@ pub(super) fn describe(path: &Path) -> Result<(Metadata, Orientation)> {
     Ok((metadata, orientation))
 }
 
+/// What a file may hold beside its samples for its EXIF to be read.
+const MAX_BESIDE: u64 = 1 << 24;
+
 /// The descriptive fields of a TIFF file as EXIF.
 fn read_exif(path: &Path) -> Option<Vec<u8>> {
+    let file = std::fs::File::open(path).ok()?;
+    // The reader takes the file as a whole: no more than memory is reckoned for the image. Offsets have 32 bits.
+    let most = decoded_bytes(path).ok()?.saturating_add(MAX_BESIDE).min(u64::from(u32::MAX));
+    if file.metadata().ok()?.len() > most {
+        return None;
+    }
     let mut bytes = Vec::new();
-    // Offsets have 32 bits.
-    std::fs::File::open(path).ok()?.take(u64::from(u32::MAX)).read_to_end(&mut bytes).ok()?;
+    file.take(most).read_to_end(&mut bytes).ok()?;
     let fields = fields(bytes);
     if fields.is_empty() {
         return None;

@@ -375,43 +375,71 @@ impl Rebuild<'_> {
         Ok(self.new)
     }
 
-    fn get(&mut self, outlet: OutletId) -> TractResult<OutletId> {
-        if !self.made.contains_key(&outlet) {
-            self.make(outlet.node)?;
-        }
+    fn get(&self, outlet: OutletId) -> TractResult<OutletId> {
         self.made.get(&outlet).copied().context("a node that makes nothing")
     }
 
+    /// Makes a node or its group, and before it what it needs: a group is made with its first member, when the inputs of its
+    /// last one may be any number of nodes away.
     fn make(&mut self, id: usize) -> TractResult<()> {
-        let model = self.fusion.model;
-        let node = model.node(id);
-        if self.made.contains_key(&id.into()) {
-            return Ok(());
+        let mut stack = vec![id];
+        while let Some(&id) = stack.last() {
+            if self.made.contains_key(&id.into()) {
+                stack.pop();
+                continue;
+            }
+            let group = self.fusion.group_of.get(&id).copied();
+            let inputs = match group {
+                Some(group) => self.inputs_of_group(group),
+                None => self.fusion.model.node(id).inputs.to_vec(),
+            };
+            let missing: Vec<usize> =
+                inputs.iter().filter(|i| !self.made.contains_key(i)).map(|i| i.node).collect();
+            ensure!(
+                missing.iter().all(|&id| !self.made.contains_key(&id.into())),
+                "a node lacks one of its outputs"
+            );
+            if !missing.is_empty() {
+                stack.extend(missing);
+                continue;
+            }
+            match group {
+                Some(group) => self.make_group(group, &inputs)?,
+                None => self.make_node(id)?,
+            }
+            stack.pop();
         }
-        if let Some(&group) = self.fusion.group_of.get(&id) {
-            return self.make_group(group);
-        }
+        Ok(())
+    }
+
+    fn make_node(&mut self, id: usize) -> TractResult<()> {
+        let node = self.fusion.model.node(id);
         let inputs = node.inputs.iter().map(|i| self.get(*i)).collect::<TractResult<Vec<_>>>()?;
         let outputs = self.new.wire_node(&*node.name, node.op.clone(), &inputs)?;
         self.made.extend(outputs.into_iter().enumerate().map(|(slot, o)| (OutletId::new(id, slot), o)));
         Ok(())
     }
 
-    fn make_group(&mut self, group: usize) -> TractResult<()> {
-        let fusion = self.fusion;
-        let members = &fusion.groups[group];
+    /// What a group reads from memory, images first.
+    fn inputs_of_group(&self, group: usize) -> Vec<OutletId> {
+        let members = &self.fusion.groups[group];
         let mut inputs: Vec<OutletId> = Vec::new();
         for &member in members {
-            for input in fusion.inputs(member) {
+            for input in self.fusion.inputs(member) {
                 if !inputs.contains(&input) && !members.contains(&input.node) {
                     inputs.push(input);
                 }
             }
         }
-        inputs.sort_by_key(|i| wide_shape(fusion.model, *i).is_none());
+        inputs.sort_by_key(|i| wide_shape(self.fusion.model, *i).is_none());
+        inputs
+    }
+
+    fn make_group(&mut self, group: usize, inputs: &[OutletId]) -> TractResult<()> {
+        let fusion = self.fusion;
+        let members = &fusion.groups[group];
         let images = inputs.iter().filter(|i| wide_shape(fusion.model, **i).is_some()).count();
-        let mut program =
-            Program { fusion, inputs: &inputs, images, known: HashMap::new(), instructions: Vec::new() };
+        let mut program = Program { fusion, inputs, images, known: HashMap::new(), instructions: Vec::new() };
         let mut outputs = Vec::new();
         for &member in members {
             let node = fusion.model.node(member);
@@ -465,35 +493,95 @@ impl Program<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tract_onnx::tract_core::ops::math::{erf, mul};
+    use tract_onnx::tract_core::ops::math::{
+        add, div, erf, exp, max, mul, neg, recip, rsqrt, sqrt, square, sub,
+    };
     use tract_onnx::tract_core::ops::nn::sigmoid;
 
     /// What a model makes of an image of this shape.
     fn computed(model: TypedModel, shape: &[usize]) -> TValue {
-        let image: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| (i as f32 * 0.7).sin()).collect();
+        // Above 0, where roots are.
+        let image = (0..shape.iter().product()).map(|i: usize| 1.2 + (i as f32 * 0.7).sin());
+        let image: Vec<f32> = image.collect();
         let input = Tensor::from_shape(shape, &image).unwrap().into_tvalue();
         model.into_runnable().unwrap().run(tvec![input]).unwrap().remove(0)
     }
 
     /// An image through `layers`, compiled and run, against tract's own operators.
     fn agrees(layers: impl Fn(&mut TypedModel, OutletId) -> TractResult<OutletId>) {
-        let shape = [1, 2, 4, 5];
+        // More pixels than a piece holds.
+        let shape = [2, 3, 23, 29];
         let mut model = TypedModel::default();
         let x = model.add_source("x", f32::fact(shape)).unwrap();
         let y = layers(&mut model, x).unwrap();
         model.select_output_outlets(&[y]).unwrap();
         let fused = chains(&model, &Pool::default()).unwrap();
+        assert!(fused.nodes().iter().any(|node| node.op.name() == "Pointwise"));
         let (found, expected) = (computed(fused, &shape), computed(model, &shape));
         // Two ways of computing erf in float32.
         found.close_enough(&expected, Approximation::Approximate).unwrap();
     }
 
+    #[test]
+    fn every_function_of_elements_is_computed() {
+        for op in [erf(), exp(), sigmoid(), sqrt(), rsqrt(), recip(), square(), neg()] {
+            agrees(|model, x| Ok(model.wire_node("y", op.clone(), &[x])?[0]));
+        }
+        for op in [add, sub, mul, div, max] {
+            for (image_first, other) in
+                [true, false].iter().flat_map(|first| (0..4).map(move |other| (first, other)))
+            {
+                agrees(|model, x| {
+                    let other = match other {
+                        0 => model.wire_node("root", sqrt(), &[x])?[0],
+                        other => {
+                            let shape = [[1, 3, 1, 1], [2, 1, 1, 1], [2, 3, 1, 1]][other - 1];
+                            let values = &[0.5f32, 1.5, -0.7, 2.5, -3.0, 0.9][..shape.iter().product()];
+                            model.add_const("plane", Tensor::from_shape(&shape, values)?)?
+                        }
+                    };
+                    let operands = if *image_first { [x, other] } else { [other, x] };
+                    Ok(model.wire_node("y", op(), &operands)?[0])
+                });
+            }
+        }
+        for reducer in [Reducer::Sum, Reducer::MeanOfSquares] {
+            agrees(|model, x| {
+                let sum = model.wire_node("sum", Reduce { axes: tvec![2, 3], reducer }, &[x])?[0];
+                Ok(model.wire_node("y", sub(), &[x, sum])?[0])
+            });
+        }
+    }
+
+    /// What overflowed must not pass for black.
+    #[test]
+    fn what_is_no_number_stays_so() {
+        let shape = [1, 1, 2, 2];
+        let mut model = TypedModel::default();
+        let x = model.add_source("x", f32::fact(shape)).unwrap();
+        let zero = model.add_const("zero", Tensor::zero::<f32>(&[1, 1, 1, 1]).unwrap()).unwrap();
+        let a = model.wire_node("a", max(), &[x, zero]).unwrap()[0];
+        let b = model.wire_node("b", max(), &[zero, x]).unwrap()[0];
+        let y = model.wire_node("y", add(), &[a, b]).unwrap();
+        model.select_output_outlets(&y).unwrap();
+        let input = Tensor::from_shape(&shape, &[f32::NAN, -1.0, 2.0, f32::NAN]).unwrap();
+        let fused = chains(&model, &Pool::default()).unwrap().into_runnable().unwrap();
+        let found = fused.run(tvec![input.into_tvalue()]).unwrap().remove(0);
+        let found = found.to_plain_array_view::<f32>().unwrap().iter().copied().collect::<Vec<f32>>();
+        assert!(found[0].is_nan() && found[3].is_nan() && found[1..3] == [0.0, 4.0], "{found:?}");
+    }
+
     /// 3×3, of three channels to four.
     fn convolution(stride: usize) -> Conv {
+        shaped([3, 3], [1, 1], [1, 1], stride)
+    }
+
+    /// Of three channels to four.
+    fn shaped(kernel: [usize; 2], before: [usize; 2], after: [usize; 2], stride: usize) -> Conv {
         let pool_spec = PoolSpec {
             data_format: DataFormat::NCHW,
-            kernel_shape: tvec![3, 3],
-            padding: PaddingSpec::Explicit(tvec![1, 1], tvec![1, 1]),
+            kernel_shape: TVec::from_slice(&kernel),
+            padding: PaddingSpec::Explicit(TVec::from_slice(&before), TVec::from_slice(&after)),
             dilations: None,
             strides: (stride > 1).then(|| tvec![stride, stride]),
             input_channels: 3,
@@ -520,6 +608,38 @@ mod tests {
             assert_eq!(ours, [1, 2, 4].contains(&stride), "{stride}");
             let (found, expected) = (computed(fused, &shape), computed(model, &shape));
             found.close_enough(&expected, Approximation::Close).unwrap();
+        }
+    }
+
+    /// Ours are square, and padded alike on all sides.
+    #[test]
+    fn convolutions_that_are_not_like_ours_are_computed_too() {
+        let shape = [2, 3, 7, 9];
+        for (kernel, before, after) in [
+            ([1, 3], [0, 1], [0, 1]),
+            ([3, 1], [1, 0], [1, 0]),
+            ([3, 5], [1, 0], [0, 2]),
+            ([2, 2], [0, 0], [0, 0]),
+            ([2, 3], [1, 2], [0, 1]),
+            ([3, 3], [0, 1], [2, 1]),
+        ] {
+            for stride in [1, 2] {
+                let mut model = TypedModel::default();
+                let x = model.add_source("x", f32::fact(shape)).unwrap();
+                let count = 4 * 3 * kernel[0] * kernel[1];
+                let values: Vec<f32> = (0..count).map(|i| (i as f32 * 0.3).sin()).collect();
+                let values = Tensor::from_shape(&[4, 3, kernel[0], kernel[1]], &values).unwrap();
+                let values = model.add_const("kernel", values).unwrap();
+                let bias = model.add_const("bias", Tensor::zero_scalar::<f32>().unwrap()).unwrap();
+                let op = shaped(kernel, before, after, stride);
+                let y = model.wire_node("conv", op, &[x, values, bias]).unwrap();
+                model.select_output_outlets(&y).unwrap();
+                let mut fused = model.clone();
+                convolutions(&mut fused, &Pool::default()).unwrap();
+                let (found, expected) = (computed(fused, &shape), computed(model, &shape));
+                let close = found.close_enough(&expected, Approximation::Close);
+                assert!(close.is_ok(), "{kernel:?} {before:?} {after:?} {stride}: {close:?}");
+            }
         }
     }
 
@@ -559,10 +679,20 @@ mod tests {
                 Ok(model.wire_node(format!("m{i}"), mul(), &[e, x])?[0])
             })
         });
+        // Two chains of one group, whose inputs are far apart.
         agrees(|model, x| {
-            let sum = Reduce { axes: tvec![2, 3], reducer: Reducer::Sum };
-            let sum = model.wire_node("sum", sum, &[x])?[0];
-            Ok(model.wire_node("m", mul(), &[x, sum])?[0])
+            let kernel: Vec<f32> = (0..4 * 3 * 9).map(|i| (i as f32 * 0.3).sin()).collect();
+            let kernel = model.add_const("kernel", Tensor::from_shape(&[4, 3, 3, 3], &kernel)?)?;
+            let bias = model.add_const("bias", Tensor::zero_scalar::<f32>()?)?;
+            let near = model.wire_node("near", sigmoid(), &[x])?[0];
+            let near = model.wire_node("conv", convolution(1), &[near, kernel, bias])?[0];
+            let far = model.add_const("far", Tensor::from_shape(&[1, 1, 1, 1], &[1f32])?)?;
+            let far = (0..20_000).try_fold(far, |far, i| {
+                TractResult::Ok(model.wire_node(format!("f{i}"), sigmoid(), &[far])?[0])
+            })?;
+            let far = model.wire_node("far image", mul(), &[x, far])?[0];
+            let far = model.wire_node("far conv", convolution(1), &[far, kernel, bias])?[0];
+            Ok(model.wire_node("y", add(), &[near, far])?[0])
         });
     }
 }

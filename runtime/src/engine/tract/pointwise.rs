@@ -231,7 +231,10 @@ impl WithSimd for OnPlane<'_, '_> {
                             Binary::Subtract => binary(a, b, target, |a, b| a - b),
                             Binary::Multiply => binary(a, b, target, |a, b| a * b),
                             Binary::Divide => binary(a, b, target, |a, b| a / b),
-                            Binary::Maximum => binary(a, b, target, f32::max),
+                            // What is no number stays so, which `f32::max` does not see to.
+                            Binary::Maximum => {
+                                binary(a, b, target, |a, b| if a > b || a.is_nan() { a } else { b })
+                            }
                         }
                         Ok(())
                     }

@@ -23,6 +23,14 @@ impl Pool {
         }
     }
 
+    /// Says that a run of a plan has ended: if another plan runs by now, what it used is not kept for that.
+    pub(super) fn leave(&self, plan: usize) {
+        let mut pool = self.lock();
+        if pool.plan != plan {
+            pool.images.retain(|image| Arc::strong_count(image) > 1);
+        }
+    }
+
     /// An image of one's own, with whatever values.
     pub(super) fn take(&self, shape: &[usize]) -> TractResult<Arc<Tensor>> {
         let mut pool = self.lock();
@@ -59,3 +67,25 @@ impl PartialEq for Pool {
 }
 
 impl Eq for Pool {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_of_a_plan_that_ends_after_another_began_are_not_kept() {
+        let pool = Pool::default();
+        let kept = || pool.lock().images.len();
+        pool.enter(1);
+        let image = pool.take(&[2, 3]).unwrap();
+        pool.enter(2);
+        drop(pool.give(image));
+        assert_eq!(kept(), 1);
+        pool.leave(1);
+        assert_eq!(kept(), 0);
+        // Those of the plan that runs stay, for its next run.
+        drop(pool.give(pool.take(&[2, 3]).unwrap()));
+        pool.leave(2);
+        assert_eq!(kept(), 1);
+    }
+}
