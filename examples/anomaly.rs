@@ -1,8 +1,10 @@
 //! Ranks images of one size by −log p(y), the least likely first: an anomaly score.
 //!
 //! ```text
-//! cargo run --release --example anomaly -- examples/clean/*.png examples/noisy/*.png
+//! cargo run --release --example anomaly -- examples/clean/*.png
 //! ```
+//!
+//! Energies compare among images of one size and one level of noise.
 
 use anyhow::Result;
 use gradresnet::engine::{self, Device, EngineKind};
@@ -11,9 +13,14 @@ use ndarray::Axis;
 
 fn main() -> Result<()> {
     let session = Session::new(zoo::find("photo")?, engine::open(EngineKind::Tract, Device::Cpu, 1)?);
-    let mut scores = Vec::new();
+    let (mut scores, mut size) = (Vec::new(), None);
     for path in std::env::args_os().skip(1) {
         let pixels = Picture::read(path.as_ref())?.pixels();
+        anyhow::ensure!(
+            *size.get_or_insert(pixels.dim()) == pixels.dim(),
+            "{}: of another size than the images before",
+            path.display()
+        );
         let energy = session.energy(pixels.view().insert_axis(Axis(0)))?[0];
         scores.push((energy, path));
     }

@@ -6,8 +6,9 @@
 
 use anyhow::{Context, Result};
 use gradresnet::engine::{self, Device, EngineKind};
-use gradresnet::{Encoding, Picture, Session, Tiling, zoo};
-use ndarray::{Array2, Axis};
+use gradresnet::noise::Noise;
+use gradresnet::{Encoding, Format, Picture, Session, Tiling, zoo};
+use ndarray::Array2;
 
 /// How strongly the class counts.
 const GUIDANCE: f32 = 4.0;
@@ -18,16 +19,19 @@ fn main() -> Result<()> {
         anyhow::bail!("an input, its noise level in 8-bit units, and a folder for the outputs are needed")
     };
     let sigma = sigma.parse::<f32>().context("the noise level is a number")? / 255.0;
+    let noisy = Picture::read(input.as_ref())?;
     let session = Session::new(zoo::find("cifar10")?, engine::open(EngineKind::Tract, Device::Cpu, 1)?);
-    let noisy = Picture::read(input.as_ref())?.pixels().insert_axis(Axis(0));
+    // How the channels share the noise is found in the image.
+    let noise = Noise { sigma, ..session.estimate_noise(&noisy) };
     let classes = &session.spec().classes;
     std::fs::create_dir_all(output)?;
     for (c, name) in classes.iter().enumerate() {
         let mut weights = Array2::zeros((1, classes.len()));
         weights[[0, c]] = GUIDANCE;
-        let clean = session.denoise(noisy.view(), &[sigma], Some(weights.view()), &Tiling::default())?;
+        let mut clean = noisy.clone();
+        session.denoise_picture(&mut clean, noise, Some(weights.view()), &Tiling::default())?;
         let path = std::path::Path::new(output).join(format!("{name}.png"));
-        Picture::from_pixels(clean.index_axis(Axis(0), 0)).write(&path, &Encoding::default())?;
+        clean.write(&path, &Encoding { format: Some(Format::Png), ..Encoding::default() })?;
     }
     Ok(())
 }

@@ -127,7 +127,9 @@ def graphs():
             for name in ["forward", "denoiser"]:
                 put("graph", f"good-{name}-{form}.onnx", (bundle / f"{name}.onnx").read_bytes())
     changed("outside", lambda tensor: tensor.external_data[0].__setattr__("value", "../../secret"))
-    changed("beyond-the-end", lambda tensor: tensor.dims.__setitem__(0, 2**40))
+    # The file that the target writes beside the graph ends there.
+    changed("beyond-the-end", lambda tensor: tensor.external_data[1].__setattr__("value", "8192"))
+    changed("huge", lambda tensor: tensor.dims.__setitem__(0, 2**40))
     changed("overflow", lambda tensor: tensor.dims.extend([2**62, 2**62]))
 
 

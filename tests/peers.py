@@ -33,7 +33,7 @@ import tempfile
 import time
 from pathlib import Path
 
-EPSILON = 1e-5  # of the norms, as in models/src/spec.rs
+EPSILON = 1e-5  # of the norms, as in models/src/architecture/mod.rs
 
 
 def program():

@@ -9,7 +9,7 @@ use crate::error::{At, ErrorKind, Result};
 use crate::golden::Golden;
 use crate::port::Graph;
 use crate::spec::Spec;
-use crate::staged::{StagedDir, read_bounded};
+use crate::staged::{StagedDir, read_bounded, remove_stale};
 use crate::tensors::MAX_TENSOR_BYTES;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -119,6 +119,7 @@ impl Bundle {
         if dir.symlink_metadata().is_err() {
             return Ok(());
         }
+        remove_stale(dir);
         for entry in std::fs::read_dir(dir).at(dir)? {
             let name = entry.at(dir)?.file_name();
             if ![SPEC, FORWARD, DENOISER, GOLDEN, MODEL].iter().any(|known| name == *known) {

@@ -108,7 +108,9 @@ pub enum ErrorKind {
     #[error("exists already; remove it, or ask to overwrite it")]
     Exists,
     /// What is to be replaced holds this, which no bundle does.
-    #[error("holds `{0}`, which is no part of a bundle and would be removed; choose another folder")]
+    #[error(
+        "holds `{0}`, which is no part of a bundle and would go with it; move it, or choose another folder"
+    )]
     NotABundle(String),
     /// The golden values contradict the spec or themselves.
     #[error("golden values: {0}")]
@@ -132,12 +134,20 @@ impl fmt::Display for Error {
         if let Some(path) = &self.path {
             write!(f, "{}: ", path.display())?;
         }
-        // Names in a file that is not trusted may hold escape sequences, which a terminal would obey.
-        self.kind.to_string().chars().try_for_each(|c| match c {
-            c if c.is_control() => write!(f, "{}", c.escape_default()),
-            c => f.write_char(c),
-        })
+        write_printable(f, &self.kind)
     }
+}
+
+/// Writes a message with its control characters escaped: names in a file that is not trusted may hold escape
+/// sequences, which a terminal would obey.
+///
+/// # Errors
+/// Those of the formatter.
+pub fn write_printable(f: &mut fmt::Formatter<'_>, message: &impl fmt::Display) -> fmt::Result {
+    message.to_string().chars().try_for_each(|c| match c {
+        c if c.is_control() => write!(f, "{}", c.escape_default()),
+        c => f.write_char(c),
+    })
 }
 
 /// It has no source: the message holds that of the cause, and a report of the chain would say it twice.

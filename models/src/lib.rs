@@ -26,7 +26,7 @@ pub mod tensors;
 pub use architecture::{Activation, Architecture, Norm, Stem};
 pub use bundle::Bundle;
 pub use checkpoint::Checkpoint;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, write_printable};
 pub use golden::{Golden, GoldenCase};
 pub use parameters::{Parameter, ParameterKind};
 pub use port::{Graph, Port};

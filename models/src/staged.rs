@@ -6,8 +6,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How the names of unfinished files and directories begin.
-const TEMPORARY: &str = ".gradresnet-";
+/// How the names of unfinished files and directories begin, and how many letters and digits follow.
+const TEMPORARY: (&str, usize) = (".gradresnet-", 6);
 /// How those of directories begin that make place for others.
 const ASIDE: &str = ".gradresnet-old-";
 
@@ -33,7 +33,7 @@ impl StagedDir {
         };
         std::fs::create_dir_all(parent).at(parent)?;
         remove_stale(parent);
-        let temporary = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(parent).at(parent)?;
+        let temporary = temporary().tempdir_in(parent).at(parent)?;
         Ok(StagedDir { temporary, target: target.to_path_buf() })
     }
 
@@ -94,6 +94,12 @@ impl StagedDir {
     }
 }
 
+fn temporary() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY.0).rand_bytes(TEMPORARY.1);
+    builder
+}
+
 /// Lets two directories change places in one step.
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]
 fn exchange(a: &Path, b: &Path) -> std::io::Result<()> {
@@ -137,8 +143,7 @@ pub fn write_with<E: From<Error>>(
         _ => Path::new("."),
     };
     std::fs::create_dir_all(parent).at(parent)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(TEMPORARY);
+    let mut builder = temporary();
     #[cfg(unix)]
     let there = std::fs::metadata(target).ok().map(|metadata| metadata.permissions());
     // As for any new file, less what the umask takes away.
@@ -169,13 +174,14 @@ pub fn write_with<E: From<Error>>(
 /// of processes that were killed. What cannot be removed stays, and so does what was moved aside.
 pub fn remove_stale(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        // Only what has such a name and no other: a folder of the user's may begin like it.
         let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let Ok(metadata) = entry.metadata() else { continue };
-        let age = metadata.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
-        if !name.starts_with(TEMPORARY) || name.starts_with(ASIDE) {
+        let random = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY.0)).unwrap_or_default();
+        if random.len() != TEMPORARY.1 || !random.chars().all(|c| c.is_ascii_alphanumeric()) {
             continue;
         }
+        let Ok(metadata) = entry.metadata() else { continue };
+        let age = metadata.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
         let _ = match ABANDONED {
             (file, _) if metadata.is_file() && age >= file => std::fs::remove_file(entry.path()),
             (_, dir) if metadata.is_dir() && age >= dir => std::fs::remove_dir_all(entry.path()),
@@ -210,6 +216,8 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_os = "linux")]
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     #[test]
     fn an_abandoned_directory_leaves_nothing() {
@@ -245,16 +253,19 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
+    #[cfg(unix)]
     #[test]
     fn only_what_was_left_unfinished_long_ago_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         for (name, hours, stays) in [
-            (".gradresnet-a", 2, false),
-            (".gradresnet-b", 0, true),
+            (".gradresnet-aaaaaa", 2, false),
+            (".gradresnet-bbbbbb", 0, true),
+            (".gradresnet-notes", 48, true),
             ("c", 48, true),
-            (".gradresnet-d/", 48, false),
-            (".gradresnet-e/", 2, true),
-            (".gradresnet-old-f/", 48, true),
+            (".gradresnet-dddddd/", 48, false),
+            (".gradresnet-eeeeee/", 2, true),
+            (".gradresnet-old-ffffff/", 48, true),
+            (".gradresnet-my-own/", 48, true),
             ("g/", 48, true),
         ] {
             let path = dir.path().join(name);
@@ -277,22 +288,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("target");
         StagedDir::new(&target).unwrap().commit(false).unwrap();
-        let done = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
+        let (done, looks) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let missed = std::thread::scope(|scope| {
             let looked = scope.spawn(|| {
-                let mut looks = 0;
-                while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                    assert!(target.is_dir());
-                    looks += 1;
+                let mut missed = 0;
+                while !done.load(Ordering::Relaxed) {
+                    missed += usize::from(!target.is_dir());
+                    looks.fetch_add(1, Ordering::Relaxed);
                 }
-                looks
+                missed
             });
-            for _ in 0..300 {
-                StagedDir::new(&target).unwrap().commit(true).unwrap();
+            let mut commits = 0;
+            let mut result = Ok(());
+            while result.is_ok() && (commits < 300 || looks.load(Ordering::Relaxed) < 100) {
+                result = StagedDir::new(&target).and_then(|staged| staged.commit(true));
+                commits += 1;
             }
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
-            assert!(looked.join().unwrap() > 100);
+            done.store(true, Ordering::Relaxed);
+            result.unwrap();
+            looked.join().unwrap()
         });
+        assert_eq!(missed, 0);
     }
 
     #[test]

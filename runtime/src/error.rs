@@ -1,6 +1,7 @@
 //! One error for the whole library: a kind that a program can match on, and the file it is about.
 
 use crate::engine::EngineKind;
+use gradresnet_models::write_printable;
 use std::cell::Cell;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -153,10 +154,10 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.path {
-            Some(path) => write!(f, "{}: {}", path.display(), self.kind),
-            None => self.kind.fmt(f),
+        if let Some(path) = &self.path {
+            write!(f, "{}: ", path.display())?;
         }
+        write_printable(f, &self.kind)
     }
 }
 
@@ -217,4 +218,16 @@ pub fn silence_caught_panics() {
             print(info);
         }
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message reaches a terminal, which obeys escape sequences.
+    #[test]
+    fn a_message_holds_no_control_character_of_a_graph() {
+        let message = Error::from(ErrorKind::Graph("`\u{1b}[2J` is not an input".into())).to_string();
+        assert!(message.contains("[2J") && !message.contains(char::is_control), "{message:?}");
+    }
 }

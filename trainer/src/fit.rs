@@ -40,6 +40,12 @@ pub fn fit(run: &mut Run, dir: &Path, stop: &AtomicBool) -> Result<()> {
             run.checkpoint(dir)?;
             saved = Instant::now();
         }
+        if (run.steps().is_multiple_of(every) || last)
+            && let Some(evaluation) = run.validate()?
+        {
+            metrics.write(run.steps(), &evaluation_figures(&evaluation))?;
+            say(&bar, format!("step {}: loss {:.4}, {}", run.steps(), step.loss, summary(&evaluation)));
+        }
         if stopped && !last {
             bar.abandon();
             bail!(
@@ -47,12 +53,6 @@ pub fn fit(run: &mut Run, dir: &Path, stop: &AtomicBool) -> Result<()> {
                 run.steps(),
                 dir.display()
             );
-        }
-        if (run.steps().is_multiple_of(every) || last)
-            && let Some(evaluation) = run.validate()?
-        {
-            metrics.write(run.steps(), &evaluation_figures(&evaluation))?;
-            say(&bar, format!("step {}: loss {:.4}, {}", run.steps(), step.loss, summary(&evaluation)));
         }
     }
     bar.finish();

@@ -345,7 +345,7 @@ impl Run {
         Ok(Some(evaluation))
     }
 
-    /// Writes the checkpoint in a run's folder, in one rename: the published network with its golden
+    /// Writes the checkpoint in a run's folder, where it changes places with the one before: the published network with its golden
     /// values, and what [`Run::resume`] needs.
     ///
     /// # Errors

@@ -83,6 +83,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     Placed::clean(&placed.jobs);
     workers::for_each(&placed.jobs, &console, |job| match add(job) {
         Ok(()) => console.log(job.output.display()),
+        // Another process has been faster.
+        Err(_) if args.existing.skip_existing && job.output.exists() => {}
         Err(error) => console.fail(&error),
     });
     Ok(console.finish())

@@ -119,5 +119,8 @@ pub fn images(count: usize) -> String {
 pub fn about(path: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
     let error = error.into();
     let name = path.display().to_string();
-    if error.to_string().starts_with(&format!("{name}:")) { error } else { error.context(name) }
+    // Or a file in it.
+    let text = error.to_string();
+    let named = text.strip_prefix(&name).is_some_and(|rest| rest.starts_with([':', '/', '\\']));
+    if named { error } else { error.context(name) }
 }

@@ -367,6 +367,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         Some(next) if args.in_place => {
             console.finish_or(format_args!("{} and what follows it is as it was", next.input.path.display()))
         }
+        None if args.in_place => console.finish_or("nothing is left to be done"),
         _ => console.finish(),
     })
 }

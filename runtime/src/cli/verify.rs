@@ -3,7 +3,7 @@
 use super::console::{Outcome, about, line};
 use anyhow::{Result, bail};
 use gradresnet::engine::{Engine, available};
-use gradresnet::verify::verify;
+use gradresnet::verify::{Report, verify};
 use gradresnet::{Bundle, ErrorKind, zoo};
 use gradresnet_models::checkpoint::SPEC;
 use std::path::Path;
@@ -48,11 +48,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     let mut outcome = Outcome::Done;
     for bundle in bundles {
-        let checked = match bundle {
-            Ok(bundle) => check(&bundle, &engines).map_err(|error| about(bundle.dir(), error)),
-            Err(error) => Err(error.into()),
+        let failures = match bundle {
+            Ok(bundle) => check(&bundle, &engines),
+            Err(error) => vec![error.into()],
         };
-        if let Err(error) = checked {
+        for error in failures {
             eprintln!("error: {error:#}");
             outcome = Outcome::SomeFailed;
         }
@@ -66,22 +66,26 @@ fn is_nowhere(name: &str, error: &gradresnet::Error) -> bool {
     folder || matches!(error.kind(), ErrorKind::NoBundle { .. } | ErrorKind::NoPlace { .. })
 }
 
-fn check(bundle: &Bundle, engines: &[Arc<dyn Engine>]) -> gradresnet::Result<()> {
+/// What is wrong with a bundle, by each engine: what the others say of it tells whose fault it is.
+fn check(bundle: &Bundle, engines: &[Arc<dyn Engine>]) -> Vec<anyhow::Error> {
     let dir = bundle.dir().display();
-    bundle.verify_digests()?;
+    if let Err(error) = bundle.verify_digests() {
+        return vec![about(bundle.dir(), error)];
+    }
     line(format_args!("{dir}: {} digests agree", bundle.spec().files.len()));
+    let mut failures = Vec::new();
     for engine in engines {
-        let report = verify(bundle, engine.as_ref())?;
-        if let Some(worst) = report.deviations.first() {
-            line(format_args!(
-                "{dir}: {}: {} outputs agree, the worst within {:.1e} ({} of the {} graph)",
-                report.engine,
-                report.deviations.len(),
-                worst.error,
-                worst.output,
-                worst.graph.name()
-            ));
+        match verify(bundle, engine.as_ref()) {
+            Err(error) => failures.push(about(bundle.dir(), error)),
+            Ok(Report { engine, deviations }) => {
+                let worst = deviations.first().map(|worst| {
+                    let graph = worst.graph.name();
+                    format!(", the worst within {:.1e} ({} of the {graph} graph)", worst.error, worst.output)
+                });
+                let worst = worst.unwrap_or_default();
+                line(format_args!("{dir}: {engine}: {} outputs agree{worst}", deviations.len()));
+            }
         }
     }
-    Ok(())
+    failures
 }

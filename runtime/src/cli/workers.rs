@@ -30,8 +30,9 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Does `work` for every item, in order, and returns for how many: all, unless it was interrupted. It is done on as many threads as there are for tiles. These are threads of
-/// their own: one that waits for its tiles must not start another file meanwhile, which rayon's would.
+/// Does `work` for every item, in order, on as many threads as there are for tiles, and returns how many items were
+/// taken: all, unless it was interrupted. These are threads of their own: one that waits for its tiles must not start
+/// another file meanwhile, which rayon's would.
 pub fn for_each<T: Sync>(items: &[T], console: &Console, work: impl Fn(&T) + Sync) -> usize {
     let next = AtomicUsize::new(0);
     let run = || {

@@ -88,7 +88,7 @@ impl Picture {
     /// As [`Picture::write`], but a file that is there stays, at whatever moment it came to be there.
     ///
     /// # Errors
-    /// Those of [`Picture::write`], and [`ErrorKind::Models`] if there is one.
+    /// Those of [`Picture::write`], and [`ErrorKind::Bundle`] if there is one.
     pub fn write_new(&self, path: &Path, encoding: &Encoding) -> Result<()> {
         self.write_or_replace(path, encoding, false)
     }

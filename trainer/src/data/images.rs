@@ -1,6 +1,7 @@
 //! A set of images, with or without classes, decoded on first use and kept while memory allows.
 
 use anyhow::{Context, Result, bail, ensure};
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -171,7 +172,8 @@ pub fn decode(path: &Path) -> Result<Pixels> {
     let upright = || -> image::ImageResult<DynamicImage> {
         let mut decoder = reader.into_decoder()?;
         limits.reserve(decoder.total_bytes())?;
-        let orientation = decoder.orientation()?;
+        // Damaged text beside a sound image costs the text.
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let mut image = DynamicImage::from_decoder(decoder)?;
         image.apply_orientation(orientation);
         Ok(image)
