@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let target = Target::Folder(&args.output, format.map(Format::extension));
     let placed = place(found.inputs, &target, args.existing)?;
     placed.say(&console);
-    let add = |job: &Job| -> Result<()> {
+    let add = |job: &Job| -> Result<bool> {
         let mut picture = Picture::read(&job.input.path)?;
         noise::add(&mut picture, args.sigma / 255.0, args.seed, &job.input.relative.to_string_lossy());
         job.write(&picture, &Encoding { format, ..Encoding::default() })
@@ -82,9 +82,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     workers::finish_files_when_interrupted()?;
     Placed::clean(&placed.jobs);
     workers::for_each(&placed.jobs, &console, |job| match add(job) {
-        Ok(()) => console.log(job.output.display()),
-        // Another process has been faster.
-        Err(_) if args.existing.skip_existing && job.output.exists() => {}
+        Ok(true) => console.log(job.output.display()),
+        Ok(false) => {}
         Err(error) => console.fail(&error),
     });
     Ok(console.finish())

@@ -270,7 +270,6 @@ struct Plan {
     tiling: Tiling,
     encoding: Encoding,
     reference: Option<PathBuf>,
-    existing: ExistingArgs,
     budget: Budget,
 }
 
@@ -434,7 +433,6 @@ impl Plan {
                 metadata: !args.strip,
             },
             reference: args.reference.clone(),
-            existing: args.existing,
             budget: Budget::new(args.memory.map_or(threads as u64 * MEMORY_PER_THREAD, |m| m - m / TILES)),
         })
     }
@@ -476,9 +474,9 @@ impl Plan {
         Ok((share, Picture::read(path)?))
     }
 
-    /// Returns nothing if another process has been faster, and its output is to be kept.
+    /// Returns nothing if [`Job::is_done`].
     fn denoise(&self, job: &Job) -> Result<Option<Done>> {
-        if self.existing.skip_existing && job.output.exists() {
+        if job.is_done() {
             return Ok(None);
         }
         let path = &job.input.path;
@@ -497,8 +495,8 @@ impl Plan {
         let weights = self.class_weights.as_ref().map(|w| w.view());
         let denoised = self.session.denoise_picture(&mut picture, noise, weights, &self.tiling);
         denoised.map_err(|e| about(path, e))?;
-        if let Err(error) = job.write(&picture, &self.encoding) {
-            return if self.existing.skip_existing && job.output.exists() { Ok(None) } else { Err(error) };
+        if !job.write(&picture, &self.encoding)? {
+            return Ok(None);
         }
         drop(picture);
         // Of what a reader of the file gets, with all that its format rounds or loses.

@@ -1,7 +1,7 @@
 //! Which files the arguments name, and where their outputs go.
 
 use super::console::Console;
-use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use anyhow::{Error, Result, anyhow, bail, ensure};
 use gradresnet::{Encoding, Picture};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -224,22 +224,26 @@ pub struct Job {
     pub input: Input,
     /// What is written.
     pub output: PathBuf,
-    /// Whether it may replace a file.
-    replaces: bool,
+    /// What to do if it is there.
+    existing: ExistingArgs,
 }
 
 impl Job {
-    /// Writes the output, and makes the folder that it goes to.
+    /// Whether another process has been faster, and its output is to be kept.
+    pub fn is_done(&self) -> bool {
+        self.existing.skip_existing && self.output.exists()
+    }
+
+    /// Writes the output, and makes the folder that it goes to. Returns whether it did: not if [`Job::is_done`].
     ///
     /// # Errors
     /// If either cannot be, or the output is there and may not be replaced.
-    pub fn write(&self, picture: &Picture, encoding: &Encoding) -> Result<()> {
-        if let Some(parent) = self.output.parent() {
-            std::fs::create_dir_all(parent)
-                .with_context(|| format!("{}: cannot be made", parent.display()))?;
+    pub fn write(&self, picture: &Picture, encoding: &Encoding) -> Result<bool> {
+        let write = if self.existing.overwrite { Picture::write } else { Picture::write_new };
+        match write(picture, &self.output, encoding) {
+            Err(_) if self.is_done() => Ok(false),
+            result => Ok(result.map(|()| true)?),
         }
-        let write = if self.replaces { Picture::write } else { Picture::write_new };
-        Ok(write(picture, &self.output, encoding)?)
     }
 }
 
@@ -303,9 +307,9 @@ pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Res
                 output.display()
             );
         }
-        let replaces = !folder || existing.overwrite;
-        let job = Job { input, output, replaces };
-        if replaces || !file.exists() {
+        let existing = ExistingArgs { overwrite: !folder || existing.overwrite, ..existing };
+        let job = Job { input, output, existing };
+        if existing.overwrite || !file.exists() {
             placed.jobs.push(job);
         } else if existing.skip_existing {
             placed.skipped.push(job);
