@@ -4,7 +4,7 @@
 //! cargo run --release --example anomaly -- examples/clean/*.png
 //! ```
 //!
-//! Energies compare among images of one size and one level of noise.
+//! Energies are comparable only between images of equal size and noise.
 
 use anyhow::Result;
 use gradresnet::engine::{self, Device, EngineKind};

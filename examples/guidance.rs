@@ -10,7 +10,7 @@ use gradresnet::noise::Noise;
 use gradresnet::{Encoding, Format, Picture, Session, Tiling, zoo};
 use ndarray::Array2;
 
-/// How strongly the class counts.
+/// G, the weight of the class.
 const GUIDANCE: f32 = 4.0;
 
 fn main() -> Result<()> {
@@ -21,7 +21,7 @@ fn main() -> Result<()> {
     let sigma = sigma.parse::<f32>().context("the noise level is a number")? / 255.0;
     let noisy = Picture::read(input.as_ref())?;
     let session = Session::new(zoo::find("cifar10")?, engine::open(EngineKind::Tract, Device::Cpu, 1)?);
-    // How the channels share the noise is found in the image.
+    // How the channels share the noise is estimated from the image.
     let noise = Noise { sigma, ..session.estimate_noise(&noisy) };
     let classes = &session.spec().classes;
     std::fs::create_dir_all(output)?;

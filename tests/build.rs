@@ -1,4 +1,4 @@
-//! Writes libtorch's place into the binaries' run-time search path, so that they start without
+//! Adds libtorch's folder to the binaries' run-time search path, so that they start without
 //! `LD_LIBRARY_PATH` (which cargo's own configuration cannot set for what it runs).
 
 fn main() {

@@ -59,7 +59,7 @@ fn beyond(x: f32, y: f32) -> Vector3<f32> {
     sky(x, y)
 }
 
-/// The firs on the far shore, where there is one.
+/// A fir on the far shore, if one stands here.
 fn firs(x: f32, y: f32) -> Option<Vector3<f32>> {
     let cell = (x * 46.0).floor() as i32;
     for k in cell - 2..=cell + 2 {
@@ -109,7 +109,7 @@ fn ground(x: f32, y: f32, depth: f32) -> Vector3<f32> {
             return stone.component_mul(&(rgb(0.22, 0.25, 0.33) + rgb(1.1, 0.85, 0.62) * light));
         }
     }
-    // Blades: noise drawn out upwards and bent by the wind.
+    // Blades: noise stretched upwards and bent by the wind.
     let bend = 0.03 * fractal(4.0 * x, 4.0 * y, 2);
     let blades = fractal(150.0 * (x + bend), 22.0 * y, 3);
     let patches = fractal(6.0 * x, 9.0 * y, 5);

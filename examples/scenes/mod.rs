@@ -8,7 +8,7 @@ use nalgebra::Vector3;
 use rand_chacha::ChaCha8Rng;
 
 /// Linear light at (x, y): x from 0 to 1.5 rightwards, y from 0 to 1 downwards. The generator is for
-/// what is sampled, such as the face of a lamp.
+/// what is sampled, such as points of a lamp.
 pub type Scene = fn(f32, f32, &mut ChaCha8Rng) -> Vector3<f32>;
 
 pub fn rgb(r: f32, g: f32, b: f32) -> Vector3<f32> {
@@ -19,13 +19,13 @@ pub fn mix(a: Vector3<f32>, b: Vector3<f32>, t: f32) -> Vector3<f32> {
     a + (b - a) * t.clamp(0.0, 1.0)
 }
 
-/// 0 below `from`, 1 above `to`, smooth between; falls where `from` is the larger.
+/// 0 below `from`, 1 above `to`, smooth between; falling if `from` is the larger.
 pub fn smoothstep(from: f32, to: f32, x: f32) -> f32 {
     let t = ((x - from) / (to - from)).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)
 }
 
-/// A number in [0, 1) that two integers decide.
+/// A number in [0, 1) that depends on two integers.
 pub fn hash(x: i32, y: i32) -> f32 {
     let mut h = (x as u32).wrapping_mul(0x9E37_79B1) ^ (y as u32).wrapping_mul(0x85EB_CA77);
     h = (h ^ (h >> 15)).wrapping_mul(0x2C1B_3C6D);
@@ -43,12 +43,12 @@ pub fn noise(x: f32, y: f32) -> f32 {
     row(j) + (row(j + 1) - row(j)) * v
 }
 
-/// Noise in [0, 1] whose octaves halve in size and fall as images do.
+/// Noise in [0, 1]; each octave halves size and amplitude, about as in photographs.
 pub fn fractal(x: f32, y: f32, octaves: u32) -> f32 {
     let (mut sum, mut weight, mut amplitude, mut frequency) = (0.0, 0.0, 1.0, 1.0);
     for octave in 0..octaves {
         let shift = 17.3 * octave as f32;
-        // Turned a little each time, so that no lattice shows.
+        // Rotated a little each time, to hide the lattice.
         let (s, c) = (0.6 * octave as f32).sin_cos();
         sum += amplitude * noise((x * c - y * s) * frequency + shift, (x * s + y * c) * frequency - shift);
         weight += amplitude;

@@ -1,5 +1,5 @@
-//! A still life, ray-traced: fruit, a marble ball and a glazed bowl's worth of pottery on a checked cloth
-//! over a wooden table, in front of plaster, under a lamp with a face wide enough for soft shadows.
+//! A still life, ray-traced: fruit, a ball of marble and one of glazed pottery on a checked cloth over a
+//! wooden table, in front of plaster, under a lamp wide enough for soft shadows.
 
 use super::{fractal, hash, mix, noise, rgb, smoothstep};
 use nalgebra::Vector3;
@@ -96,7 +96,7 @@ fn nearest(from: V, direction: V) -> Option<(f32, &'static Ball)> {
     best
 }
 
-/// How much of the sky a point sees past the balls: the dark where things touch.
+/// How much of the sky a point sees past the balls: dark where things touch.
 fn openness(at: V, normal: V) -> f32 {
     BALLS.iter().fold(1.0, |open, ball| {
         let to = ball.centre - at;

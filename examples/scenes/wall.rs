@@ -19,12 +19,12 @@ pub fn colour(x: f32, y: f32, _: &mut ChaCha8Rng) -> Vector3<f32> {
     }
 }
 
-/// Rows of 12, each shifted by half a brick.
+/// Of 12 rows, every other one is shifted by half a brick.
 fn brick_at(x: f32, y: f32) -> (i32, i32, f32) {
     let row = (y * 12.0).floor();
     let along = x * 5.2 + 0.5 * (row as i32).rem_euclid(2) as f32;
     let column = along.floor();
-    // To the nearest joint, in units of the picture's height; worn, so not quite straight.
+    // Distance to the nearest joint, in picture heights; worn, so not quite straight.
     let wear = 0.006 * (fractal(34.0 * x, 34.0 * y, 3) - 0.5);
     let (fx, fy) = (along - column, y * 12.0 - row);
     let joint = (fx.min(1.0 - fx) / 5.2).min(fy.min(1.0 - fy) / 12.0) + wear;
@@ -55,7 +55,7 @@ fn bricks(x: f32, y: f32) -> Vector3<f32> {
     mix(wall, rgb(0.60, 0.57, 0.53), 0.5 * lime) * light
 }
 
-/// The blanket, where it hangs.
+/// The blanket, if it hangs here.
 fn blanket(x: f32, y: f32) -> Option<Vector3<f32>> {
     let fall = y - 0.10;
     // Folds widen downwards.

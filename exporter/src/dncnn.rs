@@ -1,4 +1,4 @@
-//! DnCNN as a graph. What each field means is said in [`gradresnet_models::architecture::DnCnn`].
+//! DnCNN as a graph. For the meaning of each field see [`gradresnet_models::architecture::DnCnn`].
 
 use crate::error::Result;
 use crate::ir::NodeId;

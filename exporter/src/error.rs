@@ -33,7 +33,7 @@ pub enum ErrorKind {
     /// The parameters are not those of the spec.
     #[error("parameter `{0}` is missing")]
     ParameterMissing(String),
-    /// There is no such graph of a network of this family, or this program does not know how to draw it.
+    /// A network of this family has no such graph, or this program does not know how to draw it.
     #[error("a {graph} graph of a `{family}` cannot be exported")]
     Family {
         /// The family of the architecture.
@@ -41,8 +41,8 @@ pub enum ErrorKind {
         /// `forward` or `denoiser`.
         graph: &'static str,
     },
-    /// No image changes log p: the network is as good as untrained.
-    #[error("the gradient of log p is zero everywhere, so the network denoises nothing")]
+    /// log p has no gradient at the images that were tried.
+    #[error("the gradient of log p is zero at every image tried, so the network denoises nothing")]
     NoGradient,
     /// The denoiser graph is not the gradient of the forward graph.
     #[error(
@@ -57,7 +57,7 @@ pub enum ErrorKind {
         /// By the denoiser graph.
         found: f64,
     },
-    /// What was to compute in float16 is too far from float32.
+    /// The graph in float16 is too far from the one in float32.
     #[error(
         "{graph} graph in float16: `{output}` is off by {error:.1e} of its norm, and at most {tolerance:.0e} is accepted; \
          this network needs float32"
@@ -72,7 +72,7 @@ pub enum ErrorKind {
         /// What is accepted.
         tolerance: f64,
     },
-    /// The opset asked for is not one that graphs are written in.
+    /// Graphs cannot be written in the opset asked for.
     #[error("opset {0}: graphs are written in opsets 17 to 21")]
     Opset(i64),
 }
@@ -90,7 +90,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// It has no source: the message holds that of the cause, and a report of the chain would say it twice.
+/// It has no source: the message includes the cause's, which a report of the chain would repeat.
 /// The cause itself is in the [`ErrorKind`].
 impl std::error::Error for Error {}
 

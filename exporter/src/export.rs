@@ -30,7 +30,7 @@ pub struct Options {
     pub precision: Precision,
     /// Version of the ONNX operators, one of [`onnx::OPSETS`].
     pub opset: i64,
-    /// Whether a bundle that is there is replaced.
+    /// Whether an existing bundle is replaced.
     pub overwrite: bool,
 }
 
@@ -59,8 +59,8 @@ pub struct Report {
 ///
 /// # Errors
 /// If the checkpoint does not fit its spec, the target exists (or holds what no bundle does), an engine's output is
-/// further from the golden values than accepted, or the denoiser is not the gradient of the forward graph. What
-/// `target` was is left then.
+/// further from the golden values than accepted, or the denoiser is not the gradient of the forward graph. `target`
+/// is then left as it was.
 pub fn export(checkpoint: &Checkpoint, target: &Path, options: &Options) -> Result<Report> {
     let Checkpoint { spec, parameters, golden: given } = checkpoint;
     let spec = &Spec { precision: options.precision, ..spec.clone() };
@@ -83,7 +83,7 @@ pub fn export(checkpoint: &Checkpoint, target: &Path, options: &Options) -> Resu
         check_gradient(spec, forward, denoiser)?;
     }
 
-    // There in any case, so that a bundle is a checkpoint: what trains and measures networks takes both.
+    // Written in any case, so that a bundle is a checkpoint too: the trainer takes either.
     let bytes = tensors::serialise(parameters, &BTreeMap::new())?;
     dir.write(MODEL, &bytes)?;
     let external = match options.weights {
@@ -110,7 +110,6 @@ pub fn export(checkpoint: &Checkpoint, target: &Path, options: &Options) -> Resu
     };
     dir.write(GOLDEN, &golden.serialise()?)?;
     let bundle = Bundle::seal(&dir, spec)?;
-    bundle.verify_digests()?;
 
     let (mut verified, mut absent) = (Vec::new(), Vec::new());
     for (_, opened) in available(1) {
@@ -174,13 +173,13 @@ fn metadata(spec: &Spec, role: port::Graph) -> Vec<(&'static str, String)> {
 }
 
 /// Compares a graph that rounds with the one that does not, at a size that can be evaluated in float64: engines on a
-/// CPU may round less than a graphics processor does, and would not see what overflows.
+/// CPU may round less than a graphics processor does, and so miss overflows.
 fn check_rounding(spec: &Spec, role: port::Graph, wide: &Graph, narrow: &Graph) -> Result<()> {
     let inputs = golden::inputs(spec, [1, 32, 32], 5);
     let (wide, narrow) = (evaluate(wide, &inputs)?, evaluate(narrow, &inputs)?);
     let norm = |t: &Tensor| t.values().iter().map(|v| v * v).sum::<f64>().sqrt();
     for (output, wide) in &wide {
-        // What the denoiser changes, not the image that it hands through.
+        // What the denoiser changes, not the image that it passes on.
         let changed = output == Port::Denoised.name();
         let change = if changed { wide.zip(&inputs["noisy"], |d, y| d - y) } else { wide.clone() };
         let error = norm(&wide.zip(&narrow[output], |a, b| a - b)) / norm(&change);
@@ -225,7 +224,7 @@ fn check_gradient(spec: &Spec, forward: &Graph, denoiser: &Graph) -> Result<()> 
             }
             Ok(density)
         };
-        // Along a random direction the slope may nearly vanish: relative to the norm of the gradient too.
+        // Along a random direction the slope may nearly vanish: the gradient's norm is its floor.
         let typical = change.values().iter().map(|g| g * g).sum::<f64>().sqrt();
         if typical == 0.0 {
             return Err(ErrorKind::NoGradient.into());
@@ -240,9 +239,36 @@ fn check_gradient(spec: &Spec, forward: &Graph, denoiser: &Graph) -> Result<()> 
             }
         }
         if !agrees {
-            let [_, _, height, width] = noisy.shape() else { continue };
+            let [_, height, width] = size;
             return Err(ErrorKind::Gradient { size: format!("{height}×{width}"), slope, found }.into());
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::draw;
+    use crate::test_networks::{base, checkpoint};
+    use gradresnet_models::Array;
+
+    #[test]
+    fn a_denoiser_that_is_not_the_gradient_of_its_forward_graph_is_refused() {
+        let right = checkpoint(base(), 3);
+        let mut wrong = right.clone();
+        let vector = &right.parameters["energy.weight"];
+        let values = vector.to_f64().iter().map(|v| (1.01 * v) as f32).collect();
+        wrong.parameters.insert("energy.weight".into(), Array::f32(vector.shape(), values).unwrap());
+        let graph = |checkpoint: &Checkpoint, role| {
+            finish(&draw(checkpoint, role, crate::network::Weights::Inline).unwrap())
+        };
+        let forward = graph(&right, port::Graph::Forward).unwrap();
+        let check = |denoiser: &Checkpoint| {
+            check_gradient(&right.spec, &forward, &graph(denoiser, port::Graph::Denoiser).unwrap())
+        };
+        check(&right).unwrap();
+        let error = check(&wrong).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Gradient { .. }), "{error}");
+    }
 }

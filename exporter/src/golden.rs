@@ -1,4 +1,4 @@
-//! Golden values of a checkpoint that came without: computed by this crate's float64 evaluator.
+//! Golden values for a checkpoint without any: computed by this crate's float64 evaluator.
 
 use crate::error::{ErrorKind, Result};
 use crate::evaluate::{Values, evaluate};
@@ -8,12 +8,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// What golden values of this origin say of themselves.
+/// The `source` of golden values computed here.
 pub const SOURCE: &str = "gradresnet-export, float64 evaluator of its graph";
 
-/// Smooth random images with noise, under both names that graphs have for them, and what else a denoiser takes, at
-/// `[N, H, W]` rounded up to the network's stride. Noise levels are within the spec's range, or up to 0.05 where that ends
-/// below it.
+/// Smooth random images with noise, under both names that graphs have for them, and a denoiser's other inputs, at
+/// `[N, H, W]` rounded up to the network's stride. Noise levels are within the spec's range, extended to 0.05 if it
+/// ends below.
 pub fn inputs(spec: &Spec, [batch, height, width]: [usize; 3], seed: u64) -> Values {
     let stride = spec.architecture.stride();
     let (height, width) = (height.next_multiple_of(stride), width.next_multiple_of(stride));
@@ -22,7 +22,7 @@ pub fn inputs(spec: &Spec, [batch, height, width]: [usize; 3], seed: u64) -> Val
     let mut uniform =
         |low: f64, high: f64| f64::from((low + (high - low) * rng.random_range(0.0..1.0)) as f32);
     let (min, max) = (spec.sigma.min, spec.sigma.max.max(0.05));
-    // Away from 0, where the denoiser changes nothing and no relative error can be told.
+    // Away from 0, where the denoiser changes nothing and a relative error means nothing.
     let sigma =
         Tensor::from_fn(&[batch], |_| min + (max - min) * uniform(0.3, 0.9)).map(|s| f64::from(s as f32));
     let class_weights = Tensor::from_fn(&[batch, spec.classes.len()], |_| uniform(-1.0, 2.0));

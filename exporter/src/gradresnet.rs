@@ -1,4 +1,4 @@
-//! GradResNet (section 3.2) as a graph. What each field means is said in
+//! GradResNet (section 3.2) as a graph. For the meaning of each field see
 //! [`gradresnet_models::architecture::GradResNet`].
 
 use crate::error::Result;

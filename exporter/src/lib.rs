@@ -1,4 +1,4 @@
-//! Turns a checkpoint into a bundle of ONNX graphs. Of a network with an energy they are two, of which the
+//! Turns a checkpoint into a bundle of ONNX graphs. A network with an energy has two, of which the
 //! denoiser contains the gradient of the other.
 //!
 //! ```text
@@ -6,14 +6,14 @@
 //!                     └─ simplify, lower, simplify, precision ─┴─→ onnx ─→ verified bundle
 //! ```
 //!
-//! - [`ir`]: graphs of operators with symbolic sizes; [`ops`]: the operators, a file a family.
+//! - [`ir`]: graphs of operators with symbolic sizes; [`ops`]: the operators, one file per family.
 //! - [`reverse`]: reverse mode. [`simplify`](mod@simplify) and [`lower`](mod@lower): smaller, then faster
 //!   graphs. [`precision`]: what their convolutions compute in. [`evaluate`](mod@evaluate): their values in
 //!   float64. [`onnx`]: their serialisation.
-//! - [`network`]: draws a checkpoint's graphs; beside it a file for each family of networks, which alone knows it.
+//! - [`network`]: draws a checkpoint's graphs; what is peculiar to a family of networks is in its own file.
 //! - [`export`](mod@export): all of it in order, with the checks.
 //!
-//! Pure Rust: a machine without libtorch exports.
+//! Pure Rust: exporting needs no libtorch.
 
 mod dncnn;
 pub mod error;

@@ -16,8 +16,8 @@ pub fn lower(graph: &Graph) -> Result<Graph> {
 }
 
 /// The transpose of a convolution of stride 1 is a convolution with another kernel, which engines run
-/// faster than they run a transpose. A kernel that the graph holds is flipped when the graph is simplified, one that
-/// it refers to when an engine folds constants.
+/// faster than a transpose. A kernel that the graph holds is flipped when the graph is simplified, one that it
+/// only refers to when an engine folds constants.
 fn transposed_convolution(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<NodeId>> {
     if node.operator.key() != (ConvTranspose { stride: 1 }).key() {
         return Ok(None);

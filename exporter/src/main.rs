@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no failures. Nothing is left to do if stderr is closed.
+            // Help and version are not failures. If stderr is closed, nothing can be done.
             let _ = error.print();
             return ExitCode::from(u8::from(error.use_stderr()));
         }

@@ -1,4 +1,4 @@
-//! From a checkpoint's network to its graphs: what all families are built with.
+//! From a checkpoint's network to its graphs: what all families are built from.
 //!
 //! The names and shapes of the parameters come from [`gradresnet_models::parameters`]; what goes in and out
 //! of a graph from [`gradresnet_models::port`].
@@ -21,7 +21,7 @@ use gradresnet_models::{Activation, Architecture, Checkpoint, Norm, Port, port};
 /// Where the graphs' parameters are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Weights {
-    /// In each graph, with what follows from them computed in advance.
+    /// In each graph, with what depends on them alone computed in advance.
     #[default]
     Inline,
     /// In `model.safetensors` alone, to which both graphs refer.

@@ -12,12 +12,12 @@ use tract_onnx::pb::{
     tensor_proto::DataLocation, tensor_proto::DataType, tensor_shape_proto, type_proto,
 };
 
-/// The opsets that graphs can be written in: every operator has the same meaning in all of them, but for
+/// The opsets that graphs can be written in: every operator means the same in all of them, except for
 /// where ReduceMean takes its axes.
 pub const OPSETS: std::ops::RangeInclusive<i64> = 17..=21;
 
-/// Where the values of parameters are that a model refers to: offset and length in bytes, by name, in
-/// [`MODEL`].
+/// Where in [`MODEL`] the parameters are that a model refers to: offset and length in bytes, by
+/// name.
 pub type External = BTreeMap<String, (usize, usize)>;
 
 /// An attribute of a node.
@@ -118,7 +118,7 @@ impl Emitter {
             }
             self.proto.output.push(value_info(name, graph.shape(*id)));
         }
-        // What was narrowed may be needed as it was, too, or not.
+        // Narrowed tensors may be unused in float32.
         let used: HashSet<&String> = self.proto.node.iter().flat_map(|node| &node.input).collect();
         self.proto.initializer.retain(|tensor| used.contains(&tensor.name));
         Ok(())
@@ -202,7 +202,7 @@ impl Emitter {
         });
     }
 
-    /// Adds a float32 tensor that the model holds, `name`, in float16 as `narrow`; `false` if it holds none of
+    /// Adds `name`, a float32 tensor that the model holds, in float16 as `narrow`; `false` if it holds none of
     /// that name.
     pub fn narrow_initialiser(&mut self, name: &str, narrow: &str) -> bool {
         let holds = |t: &&TensorProto| t.name == name && t.external_data.is_empty();

@@ -8,7 +8,7 @@ use crate::ops::conv::{Conv, ConvTranspose};
 /// The graph with convolutions and their transposes in float16, on rounded images and kernels. Everything between
 /// them stays float32: sums over planes would overflow.
 ///
-/// The last pass: simplifying would take a rounded kernel for one that need not be rounded.
+/// The last pass: simplifying would fold a rounded kernel into a float32 constant.
 ///
 /// # Errors
 /// If a rule is at fault.

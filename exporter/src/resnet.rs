@@ -1,4 +1,4 @@
-//! ResNet as a graph. What each field means is said in [`gradresnet_models::architecture::ResNet`].
+//! ResNet as a graph. For the meaning of each field see [`gradresnet_models::architecture::ResNet`].
 
 use crate::error::Result;
 use crate::ir::NodeId;
@@ -33,7 +33,7 @@ pub(crate) fn heads(net: &mut Network, a: &ResNet, image: NodeId) -> Result<Head
     let logits = net.head("head", features)?;
     let energy = match (a.energy, logits) {
         (Energy::LogSumExp, Some(logits)) => {
-            // Each log-probability is the logit less the LogSumExp of them all.
+            // Every log-probability less its logit is −LogSumExp of the logits.
             net.graph.set_scope("energy");
             let log_probabilities = net.graph.add(Softmax::Logarithm, &[logits])?;
             let differences = net.graph.sub(log_probabilities, logits)?;

@@ -1,6 +1,6 @@
 //! Makes a graph smaller without changing what it computes: constants folded, neutral operations
-//! dropped, constant factors merged. What nothing depends on goes, and what is there twice is shared, by
-//! the way graphs are built.
+//! dropped, constant factors merged. Rebuilding the graph also drops what nothing depends on and shares
+//! what occurs twice.
 
 use crate::error::Result;
 use crate::ir::{Dim, Graph, Node, NodeId, Operator, Tensor};
@@ -9,7 +9,7 @@ use crate::ops::leaf::Constant;
 use crate::ops::reduce::Reduce;
 use crate::ops::shape::BroadcastTo;
 
-/// Simplifies until nothing changes.
+/// Simplifies until the number of operations stays the same.
 ///
 /// # Errors
 /// If a rule is at fault.
@@ -54,8 +54,8 @@ fn binary(node: &Node) -> Option<Binary> {
     Binary::ALL.into_iter().find(|b| node.operator.key() == b.key())
 }
 
-/// x + 0, x − 0 and x · 1 are x, if x keeps its shape; a stretched value that is stretched again
-/// by the operation that takes it need not be.
+/// x + 0, x − 0 and x · 1 are x, if x keeps its shape; an operand need not be stretched beforehand if
+/// the operation stretches it too.
 fn neutral(graph: &mut Graph, node: &Node, inputs: &[NodeId]) -> Result<Option<NodeId>> {
     let Some(operator) = binary(node) else { return Ok(None) };
     let all =

@@ -53,7 +53,7 @@ pub fn base() -> GradResNet {
     GradResNet { width: 8, blocks: vec![1, 1], ..GradResNet::default() }
 }
 
-/// Networks with an energy: one of each.
+/// Networks with an energy, one of each kind.
 pub fn all() -> Vec<Checkpoint> {
     let mut all = vec![checkpoint(base(), 0)];
     let mut add = |change: &dyn Fn(&mut GradResNet)| {

@@ -23,7 +23,7 @@ fn denoise(graph: &Graph, values: &Values) -> Tensor {
     evaluate(graph, values).unwrap()["denoised"].clone()
 }
 
-/// A direction that nothing in the networks or inputs knows of.
+/// A direction unrelated to the networks and the inputs.
 fn direction(like: &Tensor, seed: f64) -> Tensor {
     let mut n = 0.0;
     Tensor::from_fn(like.shape(), |_| {
@@ -44,14 +44,14 @@ fn simplification_and_lowering_keep_every_value() {
             assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
             for (name, before) in &before {
                 let distance = norm(&before.zip(&after[name], |a, b| a - b));
-                // float64, in another order.
+                // float64 sums in another order.
                 assert!(distance <= 1e-11 * norm(before), "{name}: {:?}", checkpoint.spec.architecture);
             }
         }
     }
 }
 
-/// Of float16 as such: the evaluator rounds where an engine does.
+/// The error of float16 itself: the evaluator rounds where an engine does.
 #[test]
 fn convolutions_in_float16_err_by_their_rounding_and_no_more() {
     let mut rounded = 0;
@@ -62,11 +62,11 @@ fn convolutions_in_float16_err_by_their_rounding_and_no_more() {
             let narrow = convolve_in_float16(&wide).unwrap();
             let (wide, narrow) = (evaluate(&wide, &values).unwrap(), evaluate(&narrow, &values).unwrap());
             for (name, wide) in &wide {
-                // What the denoiser changes, not the image that it hands through.
+                // What the denoiser changes, not the image that it passes on.
                 let base = if name == "denoised" { values["noisy"].clone() } else { wide.map(|_| 0.0) };
                 let change = wide.zip(&base, |a, b| a - b);
                 let error = norm(&wide.zip(&narrow[name], |a, b| a - b)) / norm(&change);
-                // Found: 2e-2 with a ReLU, whose gradient jumps where rounding moves its input past 0, else below 1e-2.
+                // 2e-2 with ReLU, whose gradient jumps where rounding moves its input past 0; below 1e-2 otherwise.
                 assert!(
                     error < Precision::Float16.tolerance(),
                     "{name}: {error:.1e}, {:?}",
@@ -96,7 +96,7 @@ fn a_bundle_in_float16_says_so_verifies_and_is_smaller() {
     assert!(of(Precision::Float16, Weights::Inline) < of(Precision::Float32, Weights::Inline));
     of(Precision::Float16, Weights::Shared);
 
-    // Beyond 65,504 there is no float16, whatever an engine on a CPU makes of it.
+    // Beyond 65,504 float16 overflows, even if an engine on a CPU does not.
     let mut large = checkpoint(base(), 3);
     let kernel = &large.parameters["stages.0.0.conv1.weight"];
     let values = kernel.to_f64().iter().map(|v| (v * 1e6) as f32).collect();
@@ -218,13 +218,13 @@ fn what_does_not_verify_leaves_nothing_behind() {
     });
     assert!(error.contains("energy.weight"), "{error}");
 
-    // Golden values of another network.
+    // Golden values that are not this network's.
     let graph = finish(&draw(&good, Denoiser, Weights::Inline).unwrap()).unwrap();
     let mut golden = crate::golden::golden(&good.spec, &[(Denoiser, graph)]).unwrap();
     golden.cases[1].energy = Array::f64(&[1], vec![1.0]);
     let error = wrong(&|c| c.golden = Some(golden.clone()));
     assert!(error.contains("energy") && error.contains("forward graph"), "{error}");
-    // Its square overflows, and with it every distance from it.
+    // Its square overflows, and the relative error is NaN.
     golden.cases[1].energy = Array::f64(&[1], vec![1e200]);
     let error = wrong(&|c| c.golden = Some(golden.clone()));
     assert!(error.contains("energy"), "{error}");
@@ -255,7 +255,7 @@ fn an_existing_bundle_is_replaced_only_on_request() {
     export(&other, &target, &overwrite).unwrap();
     assert_eq!(Checkpoint::read(&target).unwrap().parameters, other.parameters);
 
-    // What else a folder holds would be lost.
+    // Whatever else a folder holds would be lost.
     std::fs::write(target.join("mine"), "1").unwrap();
     let error = export(&one, &target, &overwrite).unwrap_err().to_string();
     assert!(error.contains("`mine`") && target.join("mine").exists(), "{error}");

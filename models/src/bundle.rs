@@ -19,7 +19,7 @@ pub const FORWARD: &str = "forward.onnx";
 /// Graph of the denoiser.
 pub const DENOISER: &str = "denoiser.onnx";
 
-/// What a bundle holds of a file.
+/// Whether a bundle holds a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Presence {
     Required,
@@ -66,7 +66,7 @@ impl Bundle {
         }
         for (name, presence) in files {
             let listed = spec.files.contains_key(name);
-            // A file without a digest could be exchanged unseen.
+            // A file without a digest could be replaced unnoticed.
             if !listed && (presence == Presence::Required || dir.join(name).symlink_metadata().is_ok()) {
                 let reason = format!("`{name}` is not listed");
                 return Err(ErrorKind::Field { field: "files", reason }).at(&path);
@@ -110,11 +110,11 @@ impl Bundle {
         Golden::parse(&self.read(GOLDEN, MAX_TENSOR_BYTES)?, &self.spec).at(&self.path(GOLDEN))
     }
 
-    /// Refuses to have a directory replaced that holds anything else than the files of a bundle: a run, or pictures. One that
-    /// does not exist may be.
+    /// Refuses to replace a directory that holds anything but the files of a bundle, such as a training run or
+    /// pictures. One that does not exist is accepted.
     ///
     /// # Errors
-    /// [`ErrorKind::NotABundle`], and [`ErrorKind::Io`] if it is no directory.
+    /// [`ErrorKind::NotABundle`], and [`ErrorKind::Io`] if it is not a directory.
     pub fn ensure_replaceable(dir: &Path) -> Result<()> {
         if dir.symlink_metadata().is_err() {
             return Ok(());
@@ -132,7 +132,7 @@ impl Bundle {
     /// Compares the SHA-256 of every file with the spec's.
     ///
     /// # Errors
-    /// [`ErrorKind::Digest`] for the first file that differs.
+    /// [`ErrorKind::Digest`] for the first file that differs, and those of [`read_bounded`].
     pub fn verify_digests(&self) -> Result<()> {
         for (name, expected) in &self.spec.files {
             check_digest(&self.path(name), &read_bounded(&self.path(name), MAX_TENSOR_BYTES)?, expected)?;
@@ -153,8 +153,8 @@ impl Bundle {
         Ok(bytes)
     }
 
-    /// Writes `spec.json` for the files that stand in a staged directory, with their digests, so that
-    /// the directory can be opened as a bundle before it is committed.
+    /// Writes `spec.json` with the digests of the files in a staged directory, so that the directory can be
+    /// opened as a bundle before it is committed.
     ///
     /// # Errors
     /// [`ErrorKind::Missing`] if a required file is not there yet.

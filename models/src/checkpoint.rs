@@ -1,8 +1,8 @@
 //! A checkpoint: what the trainer writes and the exporter reads.
 //!
 //! A directory with `spec.json`, `model.safetensors` (float32 parameters by their module path) and
-//! `golden.safetensors`. While training goes on it also holds the optimiser's state, which is the
-//! trainer's affair.
+//! `golden.safetensors`. During training it also holds the optimiser's state, which only the trainer
+//! reads.
 
 use crate::bundle::Bundle;
 use crate::error::{At, ErrorKind, Result};
@@ -33,11 +33,11 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads a checkpoint, or what a bundle holds of one, and checks its parameters against its spec.
+    /// Reads a checkpoint, or a bundle as one, and checks its parameters against its spec.
     ///
     /// # Errors
-    /// What is missing, malformed, not finite or of another shape, with the file's name; of a bundle, parameters and golden
-    /// values that its digests do not match, and [`ErrorKind::NoParameters`] if it was exported without them.
+    /// If something is missing, malformed, not finite or of another shape, naming the file; for a bundle, also if its
+    /// parameters or golden values do not match its digests, and [`ErrorKind::NoParameters`] if it has no parameters.
     pub fn read(dir: &Path) -> Result<Checkpoint> {
         let spec = Spec::read(&dir.join(SPEC))?;
         let path = dir.join(MODEL);

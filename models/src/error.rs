@@ -23,7 +23,7 @@ pub enum ErrorKind {
     /// A directory lacks a file that its format requires.
     #[error("the file is missing")]
     Missing,
-    /// A bundle that was exported without its parameters is no checkpoint.
+    /// A bundle exported without its parameters is not a checkpoint.
     #[error(
         "this bundle has no parameters beside its graphs; export its checkpoint again, or give the checkpoint"
     )]
@@ -84,7 +84,7 @@ pub enum ErrorKind {
     /// A tensor holds NaN or infinity.
     #[error("tensor `{0}` holds a value that is not finite")]
     NotFinite(String),
-    /// A running variance is below zero: its root would not be a number.
+    /// A running variance is below zero: its square root would not be a number.
     #[error("tensor `{0}` holds a variance below zero")]
     NegativeVariance(String),
     /// Not a safetensors file.
@@ -105,9 +105,9 @@ pub enum ErrorKind {
         expected: String,
     },
     /// The place to write to is taken.
-    #[error("exists already; remove it, or ask to overwrite it")]
+    #[error("exists already; remove it, or replace it with --overwrite")]
     Exists,
-    /// What is to be replaced holds this, which no bundle does.
+    /// The folder to be replaced holds this, which no bundle does.
     #[error(
         "holds `{0}`, which is no part of a bundle and would go with it; move it, or choose another folder"
     )]
@@ -138,7 +138,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Writes a message with its control characters escaped: names in a file that is not trusted may hold escape
+/// Writes a message with its control characters escaped: names in an untrusted file may hold escape
 /// sequences, which a terminal would obey.
 ///
 /// # Errors
@@ -150,7 +150,7 @@ pub fn write_printable(f: &mut fmt::Formatter<'_>, message: &impl fmt::Display) 
     })
 }
 
-/// It has no source: the message holds that of the cause, and a report of the chain would say it twice.
+/// It has no source: the message includes the cause's, which a report of the chain would repeat.
 /// The cause itself is in the [`ErrorKind`].
 impl std::error::Error for Error {}
 
@@ -160,7 +160,7 @@ impl<K: Into<ErrorKind>> From<K> for Error {
     }
 }
 
-/// Names the file that an error is about, where it has none yet.
+/// Names the file that an error is about, unless it names one.
 pub(crate) trait At<T> {
     fn at(self, path: &Path) -> Result<T>;
 }

@@ -47,7 +47,7 @@ impl Golden {
     /// another.
     ///
     /// # Errors
-    /// Those of [`tensors::read`], and [`ErrorKind::Golden`].
+    /// Those of [`tensors::read`], [`ErrorKind::Golden`], and the kinds that name a tensor.
     pub fn read(path: &Path, spec: &Spec) -> Result<Golden> {
         Golden::parse(&staged::read_bounded(path, MAX_TENSOR_BYTES)?, spec).at(path)
     }

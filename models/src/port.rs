@@ -1,7 +1,7 @@
 //! The graph contract: which graphs a model has, and what goes in and comes out of each.
 
 use crate::bundle::{DENOISER, FORWARD};
-use crate::spec::Spec;
+use crate::spec::{Spec, Task};
 use std::fmt;
 
 /// The two graphs of a bundle.
@@ -9,7 +9,7 @@ use std::fmt;
 pub enum Graph {
     /// `forward.onnx`: `logits` and `energy` of an image.
     Forward,
-    /// `denoiser.onnx`: `denoised` too.
+    /// `denoiser.onnx`: `denoised`, and the outputs of the forward graph.
     Denoiser,
 }
 
@@ -50,12 +50,12 @@ impl Graph {
         }
     }
 
-    /// Whether a model has it: a forward graph if there is anything to say of an image (an energy or
-    /// classes), a denoiser if the network denoises.
+    /// Whether a model has it: a forward graph if it has an energy or classes, a denoiser if the network
+    /// denoises and was trained for more than classes.
     pub fn is_of(self, spec: &Spec) -> bool {
         match self {
             Graph::Forward => spec.architecture.has_energy() || !spec.classes.is_empty(),
-            Graph::Denoiser => spec.architecture.denoises(),
+            Graph::Denoiser => spec.architecture.denoises() && spec.task != Task::Classification,
         }
     }
 
@@ -97,7 +97,7 @@ impl fmt::Display for Graph {
 }
 
 impl Port {
-    /// Its name in a graph and in golden values; the image is called `noisy` there and in the denoiser.
+    /// Its name in golden values and in graphs, but for the forward graph, which calls the image `image`.
     pub fn name(self) -> &'static str {
         match self {
             Port::Image => "noisy",

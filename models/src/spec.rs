@@ -37,10 +37,10 @@ pub struct Spec {
     /// Names of the classes, in the order of the logits. Empty for a network without a class head.
     #[serde(default)]
     pub classes: Vec<String>,
-    /// The square size in pixels that `classify` resizes to; absent if any size will do.
+    /// Side in pixels of the square that `classify` resizes to; absent if any size will do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,
-    /// What the convolutions of a bundle's graphs compute in.
+    /// The precision of the convolutions in a bundle's graphs.
     #[serde(default, skip_serializing_if = "Precision::is_default")]
     pub precision: Precision,
     /// Standard deviations of the noise that the denoiser was trained on.
@@ -85,8 +85,8 @@ impl Precision {
         *self == Precision::default()
     }
 
-    /// Largest relative error ‖out − ref‖/‖ref‖ of an engine beside reference values that is accepted. In
-    /// float16, engines differ in what they sum up in; a wrong graph errs by more than either.
+    /// Largest accepted relative error ‖out − ref‖/‖ref‖ of an engine against reference values. In float16,
+    /// engines accumulate in different precisions; a wrong graph errs by more than either tolerance.
     pub fn tolerance(self) -> f64 {
         match self {
             Precision::Float32 => 1e-4,
@@ -153,7 +153,7 @@ impl Spec {
 
     /// Parses and validates the text of a `spec.json`.
     pub fn parse(json: &[u8]) -> Result<Spec> {
-        // The version comes first: a newer format may have fields that this crate does not know.
+        // The version is read first: a newer format may have fields that this crate does not know.
         #[derive(Deserialize)]
         struct Version {
             format: u32,
@@ -250,6 +250,11 @@ impl Spec {
             );
         }
         Ok(())
+    }
+
+    /// Whether its log p(y) was trained, and not its classes alone.
+    pub fn has_energy(&self) -> bool {
+        self.architecture.has_energy() && self.task != Task::Classification
     }
 
     /// The position of a class among the logits.

@@ -6,13 +6,13 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How the names of unfinished files and directories begin, and how many letters and digits follow.
+/// Prefix of the names of unfinished files and directories, and how many letters and digits follow it.
 const TEMPORARY: (&str, usize) = (".gradresnet-", 6);
-/// How those of directories begin that make place for others.
+/// Prefix of directories that hold what is being replaced.
 const ASIDE: &str = ".gradresnet-old-";
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// When an unfinished file is taken to be abandoned, and when a directory, which may take long to fill.
+/// Age at which an unfinished file counts as abandoned, and a directory, which may take long to fill.
 const ABANDONED: (Duration, Duration) = (HOUR, Duration::from_secs(24 * 3600));
 
 /// A directory under construction: a hidden sibling of its target, renamed into place when complete
@@ -24,8 +24,8 @@ pub struct StagedDir {
 }
 
 impl StagedDir {
-    /// Starts a directory that will become `target`, making its parents. What killed processes left beside it
-    /// is removed.
+    /// Starts a directory that will become `target`, creates its parents, and removes what killed processes
+    /// left beside it.
     pub fn new(target: &Path) -> Result<StagedDir> {
         let parent = match target.parent() {
             Some(p) if !p.as_os_str().is_empty() => p,
@@ -33,11 +33,11 @@ impl StagedDir {
         };
         std::fs::create_dir_all(parent).at(parent)?;
         remove_stale(parent);
-        let temporary = temporary().tempdir_in(parent).at(parent)?;
+        let temporary = temporary().tempdir_in(parent).map_err(without_path).at(parent)?;
         Ok(StagedDir { temporary, target: target.to_path_buf() })
     }
 
-    /// Where to write meanwhile.
+    /// Where to write until then.
     pub fn path(&self) -> &Path {
         self.temporary.path()
     }
@@ -46,17 +46,21 @@ impl StagedDir {
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path().join(name);
         let mut file = File::create(&path).at(&path)?;
-        // On the disk before what it replaces is removed.
+        // Must be on the disk before what it replaces is removed.
         file.write_all(bytes).and_then(|()| file.sync_all()).at(&path)
     }
 
-    /// Renames it into place. With `replace`, it changes places with an existing directory in one step, and that is
-    /// removed. Where the system cannot do so, the existing one is moved aside first, and between two renames neither is
-    /// at the target.
+    /// Renames it into place. With `replace`, it and an existing directory change places in one step, and the latter
+    /// is removed. Where the system cannot do so, the existing one is moved aside first, and between two renames there
+    /// is none at the target.
     ///
     /// # Errors
     /// [`ErrorKind::Exists`] if the target exists and `replace` is false.
     pub fn commit(self, replace: bool) -> Result<()> {
+        self.commit_by(replace, exchange)
+    }
+
+    fn commit_by(self, replace: bool, exchange: impl Fn(&Path, &Path) -> std::io::Result<()>) -> Result<()> {
         let target = self.target.clone();
         if !replace {
             ensure_absent(&target)?;
@@ -67,9 +71,9 @@ impl StagedDir {
             use std::os::unix::fs::PermissionsExt;
             std::fs::set_permissions(self.path(), std::fs::Permissions::from_mode(0o755)).at(&target)?;
         }
-        if target.exists() {
+        if replace && target.exists() {
             if exchange(self.path(), &target).is_ok() {
-                // What was there has the temporary name now, and goes with it.
+                // The old one now has the temporary name, and is removed on drop.
                 return Ok(());
             }
             let parent = self.path().parent().unwrap_or(Path::new("."));
@@ -77,7 +81,7 @@ impl StagedDir {
             let old = aside.path().join("old");
             std::fs::rename(&target, &old).at(&target)?;
             if let Err(error) = std::fs::rename(self.path(), &target) {
-                // Put it back; if even that fails, leave it where it is rather than remove it.
+                // Put it back; if even that fails, keep it where it is.
                 if std::fs::rename(&old, &target).is_err() {
                     let kept = aside.keep().join("old");
                     let text = format!("{error}; what was there is kept as {}", kept.display());
@@ -86,6 +90,7 @@ impl StagedDir {
                 return Err(error).at(&target);
             }
         } else {
+            // Fails if the target is a folder that came to be there meanwhile, unless that is empty.
             std::fs::rename(self.path(), &target).at(&target)?;
         }
         // Nothing is left under the temporary name to be removed.
@@ -100,7 +105,12 @@ fn temporary() -> tempfile::Builder<'static, 'static> {
     builder
 }
 
-/// Lets two directories change places in one step.
+/// The cause alone: the name of an unfinished file tells a user nothing.
+fn without_path(error: std::io::Error) -> std::io::Error {
+    error.kind().into()
+}
+
+/// Exchanges two directories in one step.
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]
 fn exchange(a: &Path, b: &Path) -> std::io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -120,7 +130,7 @@ pub fn ensure_absent(target: &Path) -> Result<()> {
     if target.exists() { Err(ErrorKind::Exists).at(target) } else { Ok(()) }
 }
 
-/// Writes a file beside its target and renames it, making the folder that it is to be in.
+/// Writes a file beside its target and renames it, creating the target's folder.
 ///
 /// # Errors
 /// [`ErrorKind::Io`], with nothing left behind.
@@ -128,8 +138,8 @@ pub fn write_file(target: &Path, bytes: &[u8]) -> Result<()> {
     write_with(target, true, |file| file.write_all(bytes).at(target))
 }
 
-/// Lets `write` fill a file beside its target, and renames it if that went well. A file that is there is replaced only
-/// with `replace`, at whatever moment it came to be there; its permissions stay.
+/// Lets `write` fill a file beside its target, and renames it if that succeeds. An existing file, even one created
+/// meanwhile, is replaced only with `replace`; its permissions are kept.
 ///
 /// # Errors
 /// [`ErrorKind::Io`], [`ErrorKind::Exists`], and those of `write`, with nothing left behind.
@@ -146,15 +156,19 @@ pub fn write_with<E: From<Error>>(
     let mut builder = temporary();
     #[cfg(unix)]
     let there = std::fs::metadata(target).ok().map(|metadata| metadata.permissions());
-    // As for any new file, less what the umask takes away.
+    // The usual ones of a new file, less the umask.
     #[cfg(unix)]
     builder.permissions(there.clone().unwrap_or(std::os::unix::fs::PermissionsExt::from_mode(0o666)));
-    let mut file = builder.tempfile_in(parent).at(parent)?;
+    let mut file = builder.tempfile_in(parent).map_err(without_path).at(parent)?;
     #[cfg(unix)]
     if let Some(permissions) = there {
         file.as_file().set_permissions(permissions).at(target)?;
     }
     write(file.as_file_mut())?;
+    if replace && target.exists() {
+        // Must be on the disk before what it replaces is gone.
+        file.as_file().sync_all().at(target)?;
+    }
     let persisted = if replace { file.persist(target) } else { file.persist_noclobber(target) };
     match persisted {
         Ok(_) => Ok(()),
@@ -170,11 +184,11 @@ pub fn write_with<E: From<Error>>(
     }
 }
 
-/// Removes unfinished files of at least an hour ago from a folder, and unfinished directories of a day ago: those
-/// of processes that were killed. What cannot be removed stays, and so does what was moved aside.
+/// Removes from a folder unfinished files that are at least an hour old, and directories a day old: those that
+/// killed processes left. What cannot be removed stays, and so does what was moved aside.
 pub fn remove_stale(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        // Only what has such a name and no other: a folder of the user's may begin like it.
+        // The whole name must match: a folder of the user's may begin with the prefix.
         let name = entry.file_name();
         let random = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY.0)).unwrap_or_default();
         if random.len() != TEMPORARY.1 || !random.chars().all(|c| c.is_ascii_alphanumeric()) {
@@ -242,6 +256,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn directories_that_cannot_be_exchanged_are_moved_one_after_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("target");
+        let stage = |content: &str| {
+            let staged = StagedDir::new(&target).unwrap();
+            staged.write("a", content.as_bytes()).unwrap();
+            staged
+        };
+        let content = || std::fs::read_to_string(target.join("a")).unwrap();
+        let unsupported = || Err(std::io::ErrorKind::Unsupported.into());
+        stage("1").commit(false).unwrap();
+        stage("2").commit_by(true, |_, _| unsupported()).unwrap();
+        assert_eq!(content(), "2");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        // The second rename fails, and the first is undone.
+        let lost = |staged: &Path, _: &Path| {
+            std::fs::remove_dir_all(staged).unwrap();
+            unsupported()
+        };
+        assert!(stage("3").commit_by(true, lost).is_err());
+        assert_eq!(content(), "2");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
     /// A dangling link does not count as existing, and a directory cannot be renamed onto it.
     #[cfg(unix)]
     #[test]
@@ -281,7 +320,7 @@ mod tests {
         }
     }
 
-    /// A reader that looks all the time finds one directory or the other.
+    /// A reader that keeps looking always finds one directory or the other.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_directory_that_is_replaced_is_there_at_every_moment() {

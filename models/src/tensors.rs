@@ -91,8 +91,8 @@ fn product(shape: &[usize]) -> Option<usize> {
 /// Reads a safetensors file of float32 and float64 arrays, with its metadata.
 ///
 /// # Errors
-/// [`ErrorKind::TooLarge`], [`ErrorKind::Safetensors`] (header out of bounds, overlapping or missing
-/// data), [`ErrorKind::TensorType`].
+/// [`ErrorKind::Safetensors`] (header out of bounds, overlapping or missing data),
+/// [`ErrorKind::TensorType`], and those of [`staged::read_bounded`].
 pub fn read(path: &Path) -> Result<(Tensors, HashMap<String, String>)> {
     let bytes = staged::read_bounded(path, MAX_TENSOR_BYTES)?;
     parse(&bytes).at(path)
@@ -101,7 +101,7 @@ pub fn read(path: &Path) -> Result<(Tensors, HashMap<String, String>)> {
 /// Parses the bytes of a safetensors file; see [`read`].
 pub fn parse(bytes: &[u8]) -> Result<(Tensors, HashMap<String, String>)> {
     let invalid = |e: safetensors::SafeTensorError| Error::from(ErrorKind::Safetensors(e.to_string()));
-    // The crate bounds the header (100 MB), and rejects overlaps, gaps and overflows.
+    // safetensors bounds the header (100 MB), and rejects overlaps, gaps and overflows.
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(invalid)?;
     let file = SafeTensors::deserialize(bytes).map_err(invalid)?;
     let mut tensors = Tensors::new();

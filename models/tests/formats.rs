@@ -95,7 +95,7 @@ fn an_error_names_the_file() {
     Checkpoint::read(&target).unwrap();
 }
 
-/// Eight bytes of length say that the header is larger than the file, or than anything.
+/// The length prefix says that the header is larger than the file, or than any file.
 #[test]
 fn a_header_too_large_is_rejected() {
     for length in [1 << 20, 200 << 20, u64::MAX] {
@@ -106,7 +106,7 @@ fn a_header_too_large_is_rejected() {
     }
 }
 
-/// Headers that would make a careless reader take memory or read out of bounds.
+/// Headers that would make a careless reader exhaust memory or read out of bounds.
 #[test]
 fn a_header_that_lies_about_its_data_is_rejected() {
     for header in [
@@ -329,7 +329,7 @@ fn a_required_file_that_is_not_listed_is_named() {
     assert!(error.contains("field `files`") && error.contains(FORWARD), "{error}");
 }
 
-/// Weights without a digest could be exchanged unseen.
+/// Weights without a digest could be replaced unnoticed.
 #[test]
 fn weights_that_are_there_and_not_listed_are_rejected() {
     let dir = tempfile::tempdir().unwrap();

@@ -99,7 +99,7 @@ fn every_rule_names_its_field() {
         ("classes", |s| (s.task, s.classes) = (Task::Classification, vec![])),
         ("image_size", |s| s.image_size = Some(0)),
         ("image_size", |s| s.image_size = Some(33)),
-        ("image_size", |s| s.image_size = Some((1 << 14) + 2)),
+        ("image_size", |s| s.image_size = Some((1 << 10) + 2)),
         ("sigma", |s| s.sigma.min = -0.1),
         ("sigma", |s| s.sigma = SigmaRange { min: 0.2, max: 0.1 }),
         ("sigma", |s| s.sigma.max = f64::NAN),
@@ -133,7 +133,7 @@ fn what_the_rules_do_not_forbid_is_accepted() {
     }
 }
 
-/// The widest and deepest network that the single fields allow is far over the limit; counting its
+/// The widest and deepest network that each field by itself allows is far over the limit; counting its
 /// parameters must not overflow.
 #[test]
 fn the_largest_architecture_is_counted_without_overflow() {
@@ -230,12 +230,12 @@ fn the_baselines_have_their_published_sizes() {
 
 #[test]
 fn multiply_adds_are_those_of_the_kernels() {
-    // The sum over convolutions of the kernel's size and its output's pixels, for an image of 64×64.
+    // The sum over convolutions of the kernel's size times the output's pixels, per image pixel.
     let direct = |a: Architecture| {
         let pixels = |name: &str| -> f64 {
             let scale = |prefix: &str| name.strip_prefix(prefix)?.split('.').next()?.parse::<i32>().ok();
             match (scale("down."), scale("up.")) {
-                // A strided convolution has as many outputs as the scale below; so has its transpose inputs.
+                // A strided convolution outputs the pixels of the scale below; its transpose takes them.
                 (Some(s), _) | (_, Some(s)) if name.contains(".stride") => 0.25f64.powi(s + 1),
                 (Some(s), _) | (_, Some(s)) => 0.25f64.powi(s),
                 _ if name.starts_with("body") => 0.25f64.powi(3),
@@ -259,7 +259,7 @@ fn features_are_those_of_the_stem_and_the_blocks() {
         (a.width, a.blocks, a.stem) = (width, blocks.to_vec(), stem);
         spec.architecture.features_per_pixel()
     };
-    // 48 channels of the stem and of the first stage, 96 of a quarter, 192 of a sixteenth of the pixels.
+    // 48 channels in the stem and in the first stage, 96 at a quarter of the pixels, 192 at a sixteenth.
     assert_eq!(features(48, &[1, 1, 1], Stem::Cifar), 48.0 + 48.0 + 96.0 / 4.0 + 192.0 / 16.0);
     assert_eq!(features(16, &[2, 2, 2, 2], Stem::Cifar), 16.0 + 32.0 + 16.0 + 8.0 + 4.0);
     assert_eq!(features(64, &[1], Stem::Imagenet), 2.0 * 64.0 / 4.0);

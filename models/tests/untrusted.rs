@@ -73,7 +73,7 @@ proptest! {
     #[test]
     fn a_valid_file_cut_short_is_rejected(which in 0usize..3, at in any::<prop::sample::Index>()) {
         let whole = &valid()[which];
-        // Its last byte is a newline in JSON, which nobody misses.
+        // In JSON the last byte is a newline, which may be missing.
         let bytes = &whole[..at.index(whole.len() - 1)];
         prop_assert!(Spec::parse(bytes).is_err());
         prop_assert!(tensors::parse(bytes).is_err());

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 /// Runs that are not counted: caches fill, clocks rise, the engine allocates.
 const WARM_UP: usize = 2;
-/// Runs that are counted at least, and at most.
+/// The fewest and the most runs that are counted.
 const RUNS: std::ops::RangeInclusive<usize> = 5..=50;
-/// Once this has passed, and the least number of runs, no further one is started.
+/// After this time, and the fewest runs, no further run is started.
 const ENOUGH: Duration = Duration::from_secs(3);
 
 /// One measurement.
@@ -43,7 +43,7 @@ pub struct Measurement {
     /// Processor time of a run over all threads, in milliseconds, which other processes disturb less;
     /// `None` where the system does not say.
     pub cpu_ms: Option<f64>,
-    /// Largest memory that the process has had, in MiB; `None` where the system does not say.
+    /// Peak memory of the process, in MiB; `None` where the system does not say.
     pub peak_rss_mib: Option<f64>,
 }
 
@@ -54,7 +54,7 @@ pub struct Measurement {
 pub fn measure(session: &Session, graph: Graph, shape: Shape, threads: usize) -> Result<Measurement> {
     let Shape { batch, height, width } = shape;
     let spec = session.spec();
-    // Not constant, so that no branch is the same everywhere; what it shows does not matter.
+    // Varied, so that branches do not all go the same way; what it shows does not matter.
     let image = Array4::from_shape_fn((batch, 3, height, width), |(n, c, y, x)| {
         ((n + 7 * c + 3 * y + 5 * x) % 11) as f32 / 10.0
     });
@@ -97,15 +97,15 @@ pub fn measure(session: &Session, graph: Graph, shape: Shape, threads: usize) ->
     })
 }
 
-/// Of sorted, non-empty values, with linear interpolation.
+/// `sorted` must not be empty; interpolates linearly.
 fn percentile(sorted: &[f64], p: f64) -> f64 {
     let place = p * (sorted.len() - 1) as f64;
     let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     below + (above - below) * place.fract()
 }
 
-/// Linux keeps it among what it says about a process; elsewhere it takes a system call that is not
-/// worth unsafe code here.
+/// Linux reports it in a process's status; elsewhere it takes a system call, which is not worth unsafe
+/// code here.
 fn peak_rss_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -113,7 +113,7 @@ fn peak_rss_mib() -> Option<f64> {
     Some(kib / 1024.0)
 }
 
-/// In the system and outside it, since the process started. Linux counts hundredths of a second.
+/// User and system time since the process started. Linux counts hundredths of a second.
 fn processor_ms() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // Fields are counted from the end of the name, which may hold anything.

@@ -1,8 +1,8 @@
 //! Changing an image in place, tile by tile.
 //!
-//! Tiles are cut from the image as it was, changed on all threads, and blended in a band that is as long
-//! as the image is short and as wide as a tile. What later tiles do not reach is final and replaces the
-//! image. So there is memory for a band beside the image, however large that is.
+//! Tiles are cut from the original image, changed on all threads, and blended in a band as long as the
+//! image's shorter side and as wide as a tile. What no later tile reaches is final and replaces the image.
+//! So only a band is held in memory beside the image, however large that is.
 
 use crate::error::Result;
 use crate::padding::window;
@@ -17,7 +17,7 @@ pub(crate) trait Canvas: Sync {
     fn size(&self) -> (usize, usize);
     /// A sample by channel (of three), row and column.
     fn pixel(&self, channel: usize, y: usize, x: usize) -> f32;
-    /// Replaces pixels from a row and a column on with `[3,h,w]`.
+    /// Writes `[3,h,w]`, its first pixel at `place` (row, column).
     fn replace(&mut self, place: (usize, usize), pixels: ArrayView3<f32>);
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn change(
             run(window((height, width), padded, rows, columns, |c, y, x| image.pixel(c, y, x)), corner)
         };
         let done: Vec<Result<Array3<f32>>> = match some {
-            // Outside of the pool, an engine with threads of its own spreads what is left over them.
+            // One tile stays outside the pool, so that an engine spreads it over its own threads.
             [last] => vec![one(last)],
             some => some.par_iter().map(one).collect(),
         };
@@ -109,7 +109,7 @@ pub(crate) fn change(
     Ok(())
 }
 
-/// Replaces the rows (columns, unless `tall`) in `range` by the first ones of the band, and moves it on.
+/// Writes the band's first rows (columns, unless `tall`) to the image's `range`, and moves the band on.
 fn finish(canvas: &mut impl Canvas, tall: bool, blend: &mut Array3<f32>, range: std::ops::Range<usize>) {
     let done = range.len();
     let finished = blend.slice(s![.., ..done, ..]);
@@ -146,7 +146,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// What changes every pixel by itself must not notice the tiles.
+        /// A change of single pixels must not depend on the tiles.
         #[test]
         fn tiles_make_up_the_image(
             height in 1usize..90,
@@ -162,6 +162,24 @@ mod tests {
                 // A few roundings of numbers below 4.
                 prop_assert!((1.0 - before - after).abs() < 2e-6);
             }
+        }
+    }
+
+    #[test]
+    fn a_tile_is_told_where_it_lies() {
+        for (height, width) in [(70, 50), (50, 70)] {
+            let code = |c, y, x| (c * 10_000 + y * 100 + x) as f32;
+            let mut image = Array3::from_shape_fn((3, height, width), |(c, y, x)| code(c, y, x));
+            let grid = Tiling::new(24, None).unwrap().grid(height, width, 4);
+            change(&mut image.view_mut(), &grid, |tile, (top, left)| {
+                for ((c, y, x), value) in tile.indexed_iter() {
+                    if top + y < height && left + x < width {
+                        assert_eq!(*value, code(c, top + y, left + x));
+                    }
+                }
+                Ok(tile)
+            })
+            .unwrap();
         }
     }
 }

@@ -28,10 +28,12 @@ pub enum ErrorKind {
     #[error("{0}")]
     Bundle(#[from] gradresnet_models::Error),
     /// No bundle has this name.
-    #[error("no model `{name}`; `gradresnet models` lists those found (looked in {searched})")]
+    #[error("no model `{name}`; {known} (looked in {searched})")]
     NoBundle {
         /// The name asked for.
         name: String,
+        /// Those that are there, as text.
+        known: String,
         /// The places looked in, as text.
         searched: String,
     },

@@ -1,8 +1,8 @@
 //! Runs GradResNet bundles: denoises, classifies and scores images.
 //!
 //! A [`Session`] is a [`Bundle`] on an [`engine`]. Pixels are RGB, float32, `[N,3,H,W]`, in image units:
-//! [0, 1], and not clipped where noise has been added (pictures may be, [`Session::denoise_picture`]). σ is in the
-//! same unit.
+//! [0, 1], and not clipped where noise has been added (a picture's may be: [`Session::denoise_picture`]). σ is
+//! in the same unit.
 //!
 //! ```no_run
 //! use gradresnet::engine::{self, Device, EngineKind};

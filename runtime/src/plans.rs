@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What a plan takes at least, in pixels: its weights and an engine's bookkeeping.
 const LEAST_PIXELS: usize = 1 << 13;
 
-/// The latest used first.
+/// Most recently used first.
 #[derive(Default)]
 pub(crate) struct Plans(Mutex<Vec<((Graph, Shape), Slot)>>);
 
@@ -15,8 +15,8 @@ pub(crate) struct Plans(Mutex<Vec<((Graph, Shape), Slot)>>);
 type Slot = Arc<Mutex<Option<Arc<dyn Plan>>>>;
 
 impl Plans {
-    /// The plan for a graph and a shape, compiled if there is none. Others are forgotten until all that are
-    /// kept have no more than `pixels`, which engines hold memory for.
+    /// The plan for a graph and a shape, compiled if there is none. The least recently used are dropped until
+    /// the rest have at most `pixels`, for which engines hold memory.
     ///
     /// # Errors
     /// Those of `compile`.
@@ -27,8 +27,7 @@ impl Plans {
         compile: impl FnOnce() -> Result<Box<dyn Plan>>,
     ) -> Result<Arc<dyn Plan>> {
         let slot = self.slot(key, pixels);
-        // Held while compiling: who needs the same plan meanwhile gets this one, and who needs another one
-        // does not wait.
+        // Locked while compiling: threads that need the same plan wait for this one, others do not wait.
         let mut plan = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(plan) = &*plan {
             return Ok(plan.clone());

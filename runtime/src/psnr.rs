@@ -5,7 +5,7 @@ use crate::picture::Picture;
 use ndarray::ArrayView3;
 
 /// PSNR in dB of two images `[C,H,W]` in image units, with peak 1, over all samples of all channels.
-/// Neither is clipped. Equal images have infinity.
+/// Neither is clipped. Infinite for equal images.
 ///
 /// # Errors
 /// [`ErrorKind::Input`] if the shapes differ.
@@ -20,8 +20,8 @@ pub fn psnr(image: ArrayView3<f32>, reference: ArrayView3<f32>) -> Result<f64> {
     Ok(decibels(sum, image.len()))
 }
 
-/// [`psnr`] of the RGB pixels of two pictures. Those of the first are clipped to [0, 1], as the literature does with outputs, and
-/// its reference is taken as it is. No memory is taken beside the two.
+/// [`psnr`] of the RGB pixels of two pictures. The first is clipped to [0, 1], as the literature does with outputs; its
+/// reference is taken as it is. No memory is needed beyond the two.
 ///
 /// # Errors
 /// [`ErrorKind::Input`] if the sizes differ.
@@ -42,7 +42,7 @@ fn of_one_size((height, width): (usize, usize), (h, w): (usize, usize)) -> Resul
     Ok(())
 }
 
-/// Of the sum of so many squared errors.
+/// From the sum of `count` squared errors.
 fn decibels(sum: f64, count: usize) -> f64 {
     10.0 * (count as f64 / sum).log10()
 }

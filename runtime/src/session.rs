@@ -13,13 +13,13 @@ use gradresnet_models::{Bundle, Spec};
 use ndarray::{Array2, Array4, ArrayView2, ArrayView4, Axis, s};
 use std::sync::Arc;
 
-/// Largest image whose scores are computed: they are of whole images, at some 430 bytes a pixel (7 GiB).
+/// Largest image that is scored: scores are of whole images, at some 430 bytes per pixel (7 GiB).
 const MAX_WHOLE_PIXELS: usize = 1 << 24;
 
 /// Pictures of at most this many pixels a side are padded to multiples of [`SMALL_STEP`], so that a folder of
-/// crops needs few plans: one takes longer to compile than to run there. The pad costs 0.01 to 0.03 dB.
+/// crops needs few plans: at this size compiling takes longer than a run. The pad costs 0.01 to 0.03 dB.
 const SMALL: usize = 128;
-/// At least a reflection long: the smallest pictures are padded to the stride alone.
+/// Smaller pictures, which cannot be reflected so far, are padded to the stride alone.
 const SMALL_STEP: usize = 16;
 
 /// A bundle on an engine. May be used from many threads at once; large images are spread over the
@@ -76,7 +76,7 @@ impl Session {
     /// # Errors
     /// [`ErrorKind::NoEnergy`], and as [`Session::classify`], except for classes.
     pub fn energy(&self, images: ArrayView4<f32>) -> Result<Vec<f32>> {
-        let energy = self.forward(images)?.energy;
+        let energy = self.forward(images)?.energy.filter(|_| self.spec().has_energy());
         energy.ok_or_else(|| ErrorKind::NoEnergy(self.spec().name.clone()).into())
     }
 
@@ -99,14 +99,14 @@ impl Session {
     /// D(y) `[N,3,H,W]` of noisy images `[N,3,H,W]` (eq. 7): y + σ² ∇_y [log p(y) + Σ_c a_c log p(c|y)],
     /// with σ `[N]` and the class weights a `[N,C]`, zero if not given.
     ///
-    /// The noise must be independent in the channels and not clipped; [`Session::denoise_picture`] is for other noise too.
+    /// The noise must be independent in the channels and not clipped; [`Session::denoise_picture`] takes other noise.
     ///
     /// A tile is denoised as an image of its own, so an image that is cut comes out slightly different
     /// from one that is not.
     ///
     /// # Errors
-    /// [`ErrorKind::NoGraph`]; [`ErrorKind::Input`] for shapes that contradict one another, a σ that is negative or not finite,
-    /// or class weights for a model without classes; [`ErrorKind::NotFinite`]; and those of
+    /// [`ErrorKind::NoGraph`]; [`ErrorKind::Input`] for shapes that contradict one another, a σ that is negative or not
+    /// finite, or class weights for a model without classes; [`ErrorKind::NotFinite`]; and those of
     /// [`Engine::compile`] and [`Plan::run`].
     pub fn denoise(
         &self,
@@ -140,9 +140,9 @@ impl Session {
     }
 
     /// Denoises a picture in place, as [`Session::denoise`] would, with memory for a band of tiles beside
-    /// the picture; small pictures are padded to few sizes. If no sample lies beyond [0, 1], the noise that was clipped there
-    /// is put back first. What cannot be seen, colour that is wholly transparent, stays as it is and does not
-    /// touch what can; transparency itself is kept. Grey pictures stay grey. Class weights are `[1,C]`.
+    /// the picture; small pictures are padded to few sizes. If no sample lies beyond [0, 1], the noise that was clipped
+    /// there is put back first. Wholly transparent colour stays as it is and does not affect what can be seen;
+    /// transparency itself is kept. Grey pictures stay grey. Class weights are `[1,C]`.
     ///
     /// `noise` is what [`Session::estimate_noise`] finds, or that with another `sigma` or `strength`. With
     /// [`Spread::Grey`] a picture in colour loses its colour.

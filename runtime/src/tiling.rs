@@ -1,9 +1,9 @@
 //! Cutting an image into overlapping tiles of one shape, and weights that blend them smoothly.
 //!
-//! Along each axis the tiles stand evenly spaced, on multiples of the network's stride, and are no longer
-//! than their number requires: what they share is computed twice. Two neighbours
-//! pass into one another by a raised cosine in the middle of what they share, so that pixels near a
-//! tile's border, which lack context, do not count. The weights of a pixel add up to 1.
+//! Along each axis the tiles are evenly spaced, on multiples of the network's stride, and no longer than their
+//! number requires, since what they share is computed twice. Two neighbours are blended by a raised cosine in
+//! the middle of what they share, so that pixels near a tile's border, which lack context, do not count. The
+//! weights of a pixel add up to 1.
 
 use crate::error::{ErrorKind, Result};
 use crate::padding::padded;
@@ -48,8 +48,8 @@ impl Tiling {
         Ok(Tiling { tile, overlap, whole: 0 })
     }
 
-    /// The default, or as little less of it as lets `threads` tiles, or small images, be denoised at a time
-    /// within `bytes` of memory, at `bytes_per_pixel` ([`Session::bytes_per_pixel`](crate::Session::bytes_per_pixel)).
+    /// The default, reduced just enough for `threads` tiles, or small images, to be denoised at a time within
+    /// `bytes` of memory, at `bytes_per_pixel` ([`Session::bytes_per_pixel`](crate::Session::bytes_per_pixel)).
     ///
     /// # Errors
     /// [`ErrorKind::Input`] if even tiles of 64×64 pixels take more.
@@ -60,7 +60,8 @@ impl Tiling {
         let tile = Tiling::TILE.min(pixels.isqrt() / 16 * 16);
         if tile < SMALLEST {
             let needed = (SMALLEST * SMALLEST * threads) as u64 * bytes_per_pixel;
-            let reason = format!("{threads} tiles take {} MiB at least", needed.div_ceil(1 << 20));
+            let reason =
+                format!("tiles for {threads} threads take {} MiB at least", needed.div_ceil(1 << 20));
             return Err(ErrorKind::Input(reason).into());
         }
         Ok(Tiling { whole: Tiling::WHOLE.min(pixels), ..Tiling::new(tile, None)? })
@@ -74,7 +75,7 @@ impl Tiling {
 
     /// The tiles of an image of `height`×`width` pixels, both at least 1.
     pub(crate) fn grid(&self, height: usize, width: usize, stride: usize) -> Grid {
-        // Of a thin image the padding is most.
+        // A thin image is mostly padding.
         let whole = padded(height, stride).saturating_mul(padded(width, stride)) <= self.whole;
         let axis = |length| {
             let tile = if whole { length } else { self.tile };
@@ -114,8 +115,8 @@ impl Axis {
     fn new(length: usize, tile: usize, overlap: usize, stride: usize) -> Axis {
         let length = padded(length, stride);
         let tile = padded(tile, stride).min(length);
-        // What neighbours share is a multiple of the stride too, and never more than a third: this
-        // lessens the overlap only of tiles of a few strides.
+        // What neighbours share is a multiple of the stride too, and at most a third of a tile: this
+        // reduces the overlap only of tiles of a few strides.
         let shared = padded(overlap, stride).min(tile / 3 / stride * stride);
         let overlap = overlap.min(shared);
         let count = if tile == length { 1 } else { (length - shared).div_ceil(tile - shared) };
@@ -222,6 +223,19 @@ mod tests {
         mirrored.reverse();
         // Rounding of the sine to float32.
         assert!(axis.weights(0).iter().zip(&mirrored).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
+
+    #[test]
+    fn tiles_pass_smoothly_into_one_another_and_their_borders_do_not_count() {
+        let weights = Axis::new(224, 128, 32, 1).weights(0);
+        // From one pixel to the next, a raised cosine over 32 pixels falls by π/64 at most.
+        let steepest = std::f32::consts::PI / 64.0 + 1e-6;
+        assert!(weights.windows(2).all(|w| (w[1] - w[0]).abs() <= steepest), "{weights:?}");
+        assert!(weights[96..].iter().filter(|w| (0.01..0.99).contains(*w)).count() > 24, "{weights:?}");
+        // Two tiles of 64 on multiples of 16 share 16 pixels, of which the middle 8 are blended.
+        let axis = Axis::new(112, 64, 8, 16);
+        assert_eq!(axis.starts, [0, 48]);
+        assert!(axis.weights(0)[60..].iter().chain(&axis.weights(1)[..4]).all(|w| *w == 0.0));
     }
 
     #[test]

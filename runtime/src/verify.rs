@@ -29,7 +29,7 @@ pub struct Deviation {
     pub error: f64,
 }
 
-/// The outputs that are compared, and the root mean square below which a reference is a difference of
+/// An output that is compared, and the root mean square below which its reference is a difference of
 /// larger numbers, whose float32 rounding (some 1e-7) would count as an error of the graph.
 struct Compared {
     output: &'static str,
@@ -46,8 +46,8 @@ const ENERGY: Compared = Compared { output: "energy", floor: 1e-3 };
 /// look at digests: see [`Bundle::verify_digests`].
 ///
 /// # Errors
-/// [`ErrorKind::Golden`] for the worst figure above [`gradresnet_models::Precision::tolerance`], and those of [`Engine::compile`] and
-/// [`crate::engine::Plan::run`].
+/// [`ErrorKind::Golden`] for the worst figure above [`gradresnet_models::Precision::tolerance`], and those of
+/// [`Engine::compile`] and [`crate::engine::Plan::run`].
 pub fn verify(bundle: &Bundle, engine: &dyn Engine) -> Result<Report> {
     let golden = bundle.golden()?;
     let mut deviations = Vec::new();
@@ -61,7 +61,7 @@ pub fn verify(bundle: &Bundle, engine: &dyn Engine) -> Result<Report> {
                 case,
             )?)?;
             for (compared, error) in compare(&outputs, case) {
-                // Of golden values whose squares overflow no distance can be told, and none is good enough.
+                // If the golden values' squares overflow, there is no distance, and none is good enough.
                 let error = if error.is_nan() { f64::INFINITY } else { error };
                 deviations.push(Deviation { graph, case: number, shape, output: compared.output, error });
             }

@@ -5,7 +5,7 @@
 //! was built from; the user's data folder (`$XDG_DATA_HOME/gradresnet/models`, or
 //! `~/.local/share/gradresnet/models`). The first place that has the name wins.
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{At, ErrorKind, Result};
 use gradresnet_models::{Bundle, checkpoint::SPEC};
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,7 @@ pub fn places() -> Vec<PathBuf> {
     places
 }
 
-/// A folder that was asked for and is not there must not be passed over for another.
+/// A missing folder that was asked for must not be passed over for another.
 fn check_variable() -> Result<()> {
     match variable(VARIABLE) {
         Some(dir) if !dir.is_dir() => Err(ErrorKind::NoPlace { variable: VARIABLE, dir }.into()),
@@ -51,6 +51,9 @@ fn check_variable() -> Result<()> {
 pub fn find(name: &str) -> Result<Bundle> {
     let dir = Path::new(name);
     if name.contains(std::path::is_separator) || dir.join(SPEC).is_file() {
+        if !dir.is_dir() {
+            return Err(ErrorKind::Input("no folder of a model".into())).at(dir);
+        }
         return Ok(Bundle::open(dir)?);
     }
     check_variable()?;
@@ -65,13 +68,20 @@ pub fn find(name: &str) -> Result<Bundle> {
             } else {
                 existing.join(", ")
             };
-            Err(ErrorKind::NoBundle { name: name.to_string(), searched }.into())
+            let names =
+                list()?.into_iter().filter_map(|(dir, _)| Some(dir.file_name()?.display().to_string()));
+            let names: Vec<String> = names.collect();
+            let known = match names.is_empty() {
+                true => "there is none".to_string(),
+                false => format!("there are {}", names.join(", ")),
+            };
+            Err(ErrorKind::NoBundle { name: name.to_string(), known, searched }.into())
         }
     }
 }
 
 /// Every bundle found in the [`places`], in their order and then by name, each with its directory; of
-/// bundles with one name, the one that [`find`] takes.
+/// bundles with the same name, the one that [`find`] takes.
 ///
 /// # Errors
 /// [`ErrorKind::NoPlace`].

@@ -4,8 +4,11 @@
 
 mod program;
 
+use gradresnet::engine::{self, Device, EngineKind};
+use gradresnet::{Bundle, Picture, Session};
+use ndarray::Axis;
 use program::{folder, program, root, stderr};
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 fn run(args: &[&str]) -> Output {
     program().args(args).output().unwrap()
@@ -18,14 +21,15 @@ fn what_cannot_be_done_is_one_error_that_names_it() {
     let image = root().join("examples/noisy/wall.png").display().to_string();
     let nowhere = dir.join("nowhere.png").display().to_string();
     let twin = root().join("examples/clean/wall.png").display().to_string();
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["denoise", &nowhere, "-o", &out], "nowhere.png"),
         (&["denoise", &image], "--output"),
         (&["denoise", &image, "-o", &nowhere], "-o names a folder"),
         (&["denoise", &image, "-o", &image], "this is none"),
         (&["denoise", &image, "-o", &out, "--sigma", "-1"], "sigma"),
         (&["denoise", &image, "-o", &out, "--sigma", "NaN"], "sigma"),
-        (&["denoise", &image, "-o", &out, "--model", "nothing"], "nothing"),
+        (&["denoise", &image, "-o", &out, "--model", "nothing"], "there are cifar10, dncnn-photo"),
+        (&["info", "./nowhere"], "no folder of a model"),
         (&["denoise", &image, "-o", &out, "--engine", "ort"], "/nonexistent/libonnxruntime.so"),
         (&["denoise", &image, "-o", &out, "--device", "cuda"], "CUDA"),
         (&["denoise", &image, &twin, "-o", &out], "would both be written"),
@@ -108,6 +112,108 @@ fn a_script_reads_one_object_a_line() {
     );
 }
 
+/// The objects that a command prints, one a line.
+fn objects(output: &Output) -> Vec<serde_json::Value> {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_broken_image_does_not_move_the_classes_of_the_others() {
+    let dir = folder("classes");
+    for (name, source) in [("a.png", "lake"), ("c.png", "wall")] {
+        std::fs::copy(root().join(format!("examples/clean/{source}.png")), dir.join(name)).unwrap();
+    }
+    std::fs::write(dir.join("b.png"), "no image").unwrap();
+    let classify = |names: &[&str]| {
+        let args = [&["classify"], names, &["--top", "10", "--json"]].concat();
+        program().current_dir(&dir).args(args).output().unwrap()
+    };
+    let all = classify(&["a.png", "b.png", "c.png"]);
+    assert_eq!(all.status.code(), Some(2), "{}", stderr(&all));
+    let alone = ["a.png", "c.png"].map(|name| objects(&classify(&[name])).remove(0));
+    assert_eq!(alone[0]["path"], "a.png");
+    assert_ne!(alone[0]["top"], alone[1]["top"]);
+    for (found, alone) in objects(&all).iter().zip(&alone) {
+        assert_eq!(found["path"], alone["path"]);
+        let probabilities = |object: &serde_json::Value| -> Vec<f64> {
+            let top = object["top"].as_array().unwrap();
+            top.iter().map(|class| class["probability"].as_f64().unwrap()).collect()
+        };
+        let (found, alone) = (probabilities(found), probabilities(alone));
+        assert!(
+            (found.iter().sum::<f64>() - 1.0).abs() < 1e-5 && found.is_sorted_by(|a, b| a >= b),
+            "{found:?}"
+        );
+        // A batch of two is summed in another order than a batch of one.
+        assert!(found.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}, {alone:?}");
+    }
+    assert_eq!(objects(&all).len(), 2);
+}
+
+/// As after `| head -n 1`.
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_ends_the_work_quietly() {
+    let image = root().join("examples/noisy/wall.png").display().to_string();
+    let mut command = program();
+    command.args(["noise", &image]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(141), ""));
+}
+
+#[test]
+fn levels_are_in_8_bit_units_and_energies_those_of_the_library() {
+    let dir = folder("units");
+    let image = root().join("examples/noisy/wall.png");
+    let path = image.display().to_string();
+    // What `examples/make_images.rs` has added.
+    let near = |value: &serde_json::Value| (value.as_f64().unwrap() - 25.0).abs() < 1.0;
+    let level = &objects(&run(&["noise", &path, "--json"]))[0]["sigma"];
+    assert!(near(level), "{level}");
+    let (out, report) = (dir.join("out").display().to_string(), dir.join("r.jsonl").display().to_string());
+    let output = run(&["denoise", &path, "-o", &out, "--report", &report, "--model", "photo-fast"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let line: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    assert!(near(&line["sigma"]), "{line}");
+
+    let bundle = Bundle::open(&root().join("models/zoo/photo")).unwrap();
+    let session = Session::new(bundle, engine::open(EngineKind::Tract, Device::Cpu, 1).unwrap());
+    let pixels = Picture::read(&image).unwrap().pixels();
+    let expected = f64::from(session.energy(pixels.view().insert_axis(Axis(0))).unwrap()[0]);
+    let found = objects(&run(&["energy", &path, "--json"]))[0]["energy"].as_f64().unwrap();
+    // Sums over all pixels by another number of threads.
+    assert!((found - expected).abs() <= 1e-5 * expected.abs(), "{found}, not {expected}");
+}
+
+#[test]
+fn models_are_found_by_the_variable_first_and_in_the_data_folder_last() {
+    let dir = folder("places");
+    let place = |folder: &str, source: &str| {
+        std::fs::create_dir_all(dir.join(folder)).unwrap();
+        for entry in std::fs::read_dir(root().join("models/zoo").join(source)).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, dir.join(folder).join(path.file_name().unwrap())).unwrap();
+        }
+    };
+    place("models/photo", "photo-fast");
+    place("data/gradresnet/models/photo", "resnet18-cifar10");
+    place("data/gradresnet/models/mine", "resnet18-cifar10");
+    let info = |name: &str| {
+        let mut command = program();
+        command.env("GRADRESNET_MODELS", dir.join("models")).env("XDG_DATA_HOME", dir.join("data"));
+        let output = command.args(["info", name]).output().unwrap();
+        assert!(output.status.success(), "{name}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (name, model) in [("photo", "photo-fast"), ("cifar10", "cifar10"), ("mine", "resnet18-cifar10")] {
+        let text = info(name);
+        assert_eq!(text.lines().next().unwrap().split_whitespace().last(), Some(model), "{name}: {text}");
+    }
+}
+
 #[test]
 fn a_changed_byte_of_a_model_is_found() {
     let dir = folder("changed");
@@ -152,8 +258,8 @@ fn denoising_brings_the_examples_nearer_to_the_truth() {
     };
     let output = run(&["denoise", &examples("noisy"), "-o", &out]);
     assert!(output.status.success(), "{}", stderr(&output));
-    // 10.6 dB when the model was shipped.
-    assert!(mean(&out) > mean(&examples("noisy")) + 9.0);
+    // 10.6 dB when the model was shipped; `dncnn-photo`, which is no such model, has 10.2.
+    assert!(mean(&out) > mean(&examples("noisy")) + 10.3);
 }
 
 #[test]

@@ -1,15 +1,15 @@
-//! What a run meets that nobody planned: full disks, closed doors, files that vanish, bombs, and a second run.
+//! What a run may meet unplanned: full disks, missing permissions, vanishing files, bombs, and a second run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 #![cfg(unix)]
 
 mod program;
 
-use program::{folder, program, root, stderr};
+use program::{denoise, folder, program, root, skipped, stderr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A user who owns nothing: `nobody` on most systems.
@@ -38,10 +38,6 @@ fn place_images(dir: &Path, names: &[&str]) {
     }
 }
 
-fn denoise(dir: &Path, args: &[&str]) -> Output {
-    program().current_dir(dir).arg("denoise").args(args).output().unwrap()
-}
-
 /// A disk of 64 KiB, for as long as it lives.
 struct SmallDisk(PathBuf);
 
@@ -63,12 +59,10 @@ impl Drop for SmallDisk {
 fn a_full_disk_is_an_error_and_leaves_no_half_file() {
     let dir = folder("full");
     let Some(disk) = SmallDisk::mount(dir.join("disk")) else {
-        eprintln!(
-            "SKIPPED a_full_disk_is_an_error_and_leaves_no_half_file: only root can mount a small disk"
-        );
+        skipped("a_full_disk_is_an_error_and_leaves_no_half_file", "only root can mount a small disk");
         return;
     };
-    // What a clean image takes is more than there is; a small one fits.
+    // There is too little room for a clean image, but enough for a small one.
     place_images(&dir, &["in/lake.png", "in/table.png"]);
     image::open(dir.join("in/lake.png"))
         .unwrap()
@@ -85,7 +79,7 @@ fn a_full_disk_is_an_error_and_leaves_no_half_file() {
 
 #[test]
 fn closed_files_and_folders_are_named_and_the_rest_is_done() {
-    // Where another user may go: the program and its models are copied there.
+    // Another user may enter here: the program and its models are copied.
     let dir = tempfile::tempdir().unwrap();
     let open = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -128,7 +122,9 @@ fn closed_files_and_folders_are_named_and_the_rest_is_done() {
 
     let output = denoise("others");
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains("others"), "{}", stderr(&output));
+    // Before the work, and once.
+    let told = stderr(&output).matches("others: nothing can be written there").count();
+    assert_eq!(told, 1, "{}", stderr(&output));
     assert!(names(&dir.path().join("others")).is_empty());
     // So that the folder can be removed.
     open(&dir.path().join("in/closed"), 0o755);
@@ -166,8 +162,9 @@ fn an_interruption_finishes_the_files_in_work() {
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     assert!(stderr(&output).contains("--skip-existing goes on"), "{}", stderr(&output));
     let done = names(&dir.join("out"));
+    assert!(stderr(&output).contains(&format!("interrupted: {} of 8", done.len())), "{}", stderr(&output));
     assert!((1..8).contains(&done.len()) && done.iter().all(|name| !name.starts_with('.')), "{done:?}");
-    // What is there is whole: the rest is done as if nothing had been.
+    // What is there is whole, and the rest is done as if nothing had happened.
     assert!(denoise(&dir, &["in", "-o", "out", "--skip-existing"]).status.success());
     assert!(denoise(&dir, &["in", "-o", "whole"]).status.success());
     for name in names(&dir.join("whole")) {
@@ -176,10 +173,39 @@ fn an_interruption_finishes_the_files_in_work() {
     }
 }
 
+/// Done again, they would be denoised twice: the user has to know which are left.
+#[test]
+fn an_interruption_in_place_names_the_first_file_that_is_left() {
+    let dir = folder("interrupted-in-place");
+    let inputs: Vec<String> = (1..=8).map(|i| format!("in/{i}.png")).collect();
+    place_images(&dir, &inputs.iter().map(String::as_str).collect::<Vec<_>>());
+    let read = || inputs.iter().map(|name| std::fs::read(dir.join(name)).unwrap()).collect::<Vec<_>>();
+    let before = read();
+    let mut command = program();
+    command.current_dir(&dir).args(["denoise", "in", "--in-place", "--jobs", "1"]).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_until("the first image changes", || std::fs::read(dir.join("in/1.png")).unwrap() != before[0]);
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("--skip-existing"), "{}", stderr(&output));
+    let is_named =
+        |name: &String| stderr(&output).contains(&format!("{name} and what follows it is as it was"));
+    let left = inputs.iter().position(is_named);
+    let left = left.unwrap_or_else(|| panic!("{}", stderr(&output)));
+    for (i, (now, before)) in read().iter().zip(&before).enumerate() {
+        assert_eq!(now == before, i >= left, "{}: {}", inputs[i], stderr(&output));
+    }
+}
+
 fn wait_for(path: &Path) {
+    wait_until(&format!("{} is there", path.display()), || path.exists());
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
-    while !path.exists() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{} does not come", path.display());
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it never came to this: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -219,13 +245,16 @@ fn bombs_empty_files_and_numbers_that_are_none_are_refused() {
     let nan = std::fs::File::create(dir.join("in/nan.tif")).unwrap();
     let mut encoder = tiff::encoder::TiffEncoder::new(nan).unwrap();
     encoder.write_image::<tiff::encoder::colortype::RGB32Float>(2, 2, &[f32::NAN; 12]).unwrap();
-    let start = Instant::now();
+    // To read it would wait for ever.
+    assert!(Command::new("mkfifo").arg(dir.join("in/pipe.png")).status().unwrap().success());
     let output = denoise(&dir, &["in", "-o", "out"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    // One image takes a second; decoding the bomb would take a minute.
-    assert!(start.elapsed() < Duration::from_secs(30));
-    for (name, reason) in [("empty.png", "the file is empty"), ("bomb.png", "100000"), ("nan.tif", "finite")]
-    {
+    for (name, reason) in [
+        ("empty.png", "the file is empty"),
+        ("bomb.png", "100000"),
+        ("nan.tif", "finite"),
+        ("pipe.png", "no regular file"),
+    ] {
         let errors = stderr(&output);
         let line = errors.lines().find(|line| line.contains(name)).expect(name);
         assert!(line.contains(reason), "{line}");

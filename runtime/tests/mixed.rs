@@ -1,21 +1,22 @@
 //! A folder of images of every kind, some of them broken, read back by Pillow and tifffile.
 //!
-//! `GRADRESNET_PYTHON` names a Python that has them (`scripts/fetch-native` makes one). `GRADRESNET_MIXED=500` makes the
-//! folder larger; four in a hundred are broken.
+//! `GRADRESNET_PYTHON` names a Python that has them (`scripts/fetch-native` makes one). `GRADRESNET_MIXED=500` makes
+//! the folder larger; four in a hundred are broken.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod program;
 
-use program::{folder, program, stderr};
+use program::{denoise, folder, skipped, stderr};
 use std::path::Path;
 use std::process::{Command, Output};
 
 #[test]
 fn formats_depths_orientations_transparency_and_metadata_are_kept() {
     let Some(python) = std::env::var_os("GRADRESNET_PYTHON") else {
-        eprintln!(
-            "SKIPPED formats_depths_orientations_transparency_and_metadata_are_kept: GRADRESNET_PYTHON is not set"
+        skipped(
+            "formats_depths_orientations_transparency_and_metadata_are_kept",
+            "GRADRESNET_PYTHON is not set",
         );
         return;
     };
@@ -29,8 +30,7 @@ fn formats_depths_orientations_transparency_and_metadata_are_kept() {
     let built = python(&["build", "in", &count.to_string(), &broken.to_string()]);
     assert!(built.status.success(), "{}", stderr(&built));
 
-    let output =
-        program().current_dir(&dir).args(["denoise", "in", "-o", "out", "--recursive"]).output().unwrap();
+    let output = denoise(&dir, &["in", "-o", "out", "--recursive"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     let errors = stderr(&output);
     let list = std::fs::read_to_string(dir.join("in.broken")).unwrap();

@@ -1,4 +1,4 @@
-//! Networks with random weights, and what they are run on.
+//! Networks with random weights, and their inputs.
 
 use gradresnet_models::architecture::{BlockForm, DnCnn, Energy, GradResNet, ResNet, SideConnections};
 use gradresnet_models::{
@@ -24,14 +24,14 @@ pub struct Variant {
     pub classes: usize,
 }
 
-/// What is asked for beside log p(y).
+/// The class weights a (eq. 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClassWeights {
     /// a = 0: the unconditional denoiser D_u.
     Zero,
     /// a one-hot: the conditional denoiser D_c.
     OneHot,
-    /// a scaled one-hot, and a negative one: guidance.
+    /// a = 3 for one class, −0.5 for the next: guidance.
     Scaled,
 }
 
@@ -66,7 +66,7 @@ fn base() -> GradResNet {
 }
 
 /// Every value of every field of a GradResNet, and the pairs that interact (block form × norm, biases × norm);
-/// the baselines.
+/// then the baselines.
 pub fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
     let mut add = |name: String, classes: usize, change: &dyn Fn(&mut GradResNet)| {
@@ -97,12 +97,12 @@ pub fn variants() -> Vec<Variant> {
     // The shapes of the bundles that ship.
     add("photo".into(), 0, &|a| (a.width, a.blocks) = (48, vec![1, 1, 1]));
     add("photo-fast".into(), 0, &|a| (a.width, a.blocks) = (24, vec![1, 1, 1]));
-    // The paper's, as far as it says, at a small width.
+    // The paper's, as far as described, at a small width.
     add("paper".into(), 10, &|a| {
         (a.block, a.side_connections, a.blocks) =
             (BlockForm::Postact, SideConnections::Stages, vec![2, 2, 2, 2]);
     });
-    // Everything away from its default at once.
+    // All fields away from their defaults at once.
     add("all different".into(), 2, &|a| {
         *a = GradResNet {
             stem: Stem::Imagenet,
@@ -160,11 +160,11 @@ pub fn inputs(variant: &Variant) -> Vec<(ClassWeights, Inputs)> {
 }
 
 impl Variant {
-    /// A checkpoint with random parameters, its golden values included. A function of the name alone.
+    /// A checkpoint with random parameters and its golden values, the same on every call.
     pub fn checkpoint(&self) -> Checkpoint {
         let net = Network::random(&self.architecture, self.classes, 1, Kind::Float, Device::Cpu);
         let mut tensors = net.to_tensors();
-        // Gains of one and statistics of nothing would hide what is done with them.
+        // Initial gains, biases and statistics (0 or 1) would hide errors in their use.
         let mut rng = self.rng();
         for parameter in parameters::parameters(&self.architecture, self.classes) {
             let mut fill = |centre: f32, spread: f32| {
@@ -179,7 +179,7 @@ impl Variant {
                 _ => {}
             }
         }
-        // A new JEM changes an image by less than float32 resolves.
+        // A fresh JEM changes an image by less than float32 resolves.
         if matches!(&self.architecture, Architecture::ResNet(a) if a.energy == Energy::LogSumExp) {
             for (_, array) in tensors.iter_mut().filter(|(name, _)| name.ends_with(".weight")) {
                 let values = array.to_f64().iter().map(|v| 3.0 * *v as f32).collect();
@@ -269,7 +269,7 @@ pub struct Model {
     pub checkpoint: Checkpoint,
     /// Its graphs.
     pub bundle: Bundle,
-    // Holds the bundle.
+    // Holds the bundle; removed on drop.
     _folder: tempfile::TempDir,
 }
 

@@ -4,8 +4,8 @@ use crate::engines::Values;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Largest relative error ‖out − ref‖/‖ref‖ that is accepted of float32 against float64: about a
-/// thousand roundings of 6e-8, which is what a forward and a backward pass add up to.
+/// Largest accepted relative error ‖out − ref‖/‖ref‖ of float32 against float64: about a thousand
+/// roundings of 6e-8, which is what a forward and a backward pass add up to.
 pub const TOLERANCE: f64 = 1e-4;
 
 /// Names of the compared outputs.
@@ -14,7 +14,7 @@ pub const OUTPUTS: [&str; 5] =
 
 /// ‖out − ref‖/‖ref‖ of each of [`OUTPUTS`]; `None` where the model has no such output.
 ///
-/// An engine that leaves out elements, or returns one that is not a number, is infinitely far off.
+/// An engine that leaves out elements, or returns NaN, is infinitely far off.
 pub fn errors(found: &Values, reference: &Values) -> [Option<f64>; 5] {
     let outputs = |v: &Values| {
         let Values { change, energy: [energy, forward], logits: [logits, logits_forward] } = v.clone();
@@ -45,7 +45,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Takes one run into account.
+    /// Adds one run.
     pub fn add(&mut self, engine: &str, case: &str, errors: [Option<f64>; 5]) {
         *self.runs.entry(engine.to_string()).or_default() += 1;
         for (output, error) in errors.into_iter().enumerate() {
@@ -57,7 +57,7 @@ impl Table {
         }
     }
 
-    /// A table in Markdown: an engine a row, an output a column, the worst relative error in each cell.
+    /// A table in Markdown: one row per engine, one column per output, with the worst relative errors.
     pub fn to_markdown(&self) -> String {
         let mut text = format!("| engine | runs | {} | worst case |\n", OUTPUTS.join(" | "));
         let _ = writeln!(text, "|---|---|{}---|", "---|".repeat(OUTPUTS.len()));

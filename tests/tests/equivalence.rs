@@ -7,7 +7,7 @@ use std::io::Write;
 
 #[test]
 fn every_engine_computes_what_the_trainer_computes() {
-    // More threads would fight with those of the other tests.
+    // More threads would compete with those of other tests.
     tch::set_num_threads(1);
     let engines = engines::all().unwrap();
     let mut table = Table::default();
@@ -21,27 +21,25 @@ fn every_engine_computes_what_the_trainer_computes() {
             let case = format!("{name}, {n}×{h}×{w}, {weights:?}");
             let reference = engines::reference(&model, &inputs).unwrap();
             for engine in engines.iter().filter(|e| e.runs(&name)) {
-                let errors = match engine.run(&model, &inputs) {
-                    Ok(values) => report::errors(&values, &reference),
-                    Err(error) => {
-                        failures.push(format!("{case} on {}: {error:#}", engine.name()));
-                        continue;
-                    }
-                };
                 let known = engine.known_failures().iter().any(|(variant, _)| *variant == name);
-                let wrong: Vec<_> = OUTPUTS
-                    .iter()
-                    .zip(errors)
-                    .filter_map(|(output, error)| Some((output, error?)))
-                    .filter(|(_, error)| *error > TOLERANCE)
-                    .collect();
-                match (known, wrong.is_empty()) {
-                    (false, true) => table.add(&engine.name(), &case, errors),
-                    (false, false) => failures.push(format!("{case} on {}: {wrong:?}", engine.name())),
-                    (true, false) => {}
-                    (true, true) => {
-                        failures.push(format!("{case} on {}: no longer fails; unlist it", engine.name()));
+                let run = engine.run(&model, &inputs).map_err(|error| format!("{error:#}"));
+                let checked = run.and_then(|values| {
+                    let errors = report::errors(&values, &reference);
+                    let wrong: Vec<_> = OUTPUTS
+                        .iter()
+                        .zip(errors)
+                        .filter_map(|(output, error)| Some((output, error?)))
+                        .filter(|(_, error)| *error > TOLERANCE)
+                        .collect();
+                    if wrong.is_empty() { Ok(errors) } else { Err(format!("{wrong:?}")) }
+                });
+                match checked {
+                    Ok(errors) if !known => table.add(&engine.name(), &case, errors),
+                    Err(_) if known => {}
+                    Ok(_) => {
+                        failures.push(format!("{case} on {}: no longer fails; unlist it", engine.name()))
                     }
+                    Err(fault) => failures.push(format!("{case} on {}: {fault}", engine.name())),
                 }
             }
         }

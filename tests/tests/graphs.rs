@@ -8,11 +8,8 @@ use gradresnet_tests::cases::{ClassWeights, Inputs, Model, Variant, variants};
 use gradresnet_tests::engines::runtime::{self, Runtime};
 use gradresnet_tests::engines::{Engine, libtorch, python};
 use gradresnet_tests::report;
-use ndarray::Array4;
+use ndarray::{Array2, Array4, ArrayView3, Axis, s};
 use prost::Message;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
 use tch::{Kind, Tensor};
 use tract_onnx::pb::{ModelProto, NodeProto};
 
@@ -68,7 +65,7 @@ fn every_opset_computes_the_same() {
     }
 }
 
-/// Shared weights derive at load what inline weights hold, so float32 may round differently.
+/// With shared weights, engines compute at load what inline weights hold: float32 may round differently.
 #[test]
 fn inline_and_shared_weights_compute_the_same() {
     for name in ["base", "biases Batch", "no classes", "all different"] {
@@ -98,7 +95,7 @@ fn inline_and_shared_weights_compute_the_same() {
     }
 }
 
-/// What float16 costs, on every engine; the CPU ones may round less often than a graphics processor does.
+/// The error of float16, on every engine; those on a CPU may round less often than a graphics processor.
 #[test]
 fn convolutions_in_float16_are_as_near_as_float16_is() {
     for name in ["base", "biases Batch", "no classes", "all different"] {
@@ -171,41 +168,12 @@ fn the_difference_of_two_denoisers_is_the_gradient_of_the_classifier() {
             .map(|(i, (c, u))| (c - u) / f64::from(inputs.sigma[i / each]).powi(2))
             .collect();
         let error = distance(&found, &expected) / norm(&expected);
-        // What cancels, ∇ log p(y), is much the larger: float32 leaves 2.5e-4. A missing term errs by order 1.
+        // ∇ log p(y), which cancels, is much larger: float32 leaves 2.5e-4. A missing term errs by order 1.
         assert!(error < 1e-3, "{}: {error:.1e}", engine.name());
     }
 }
 
-/// Eq. 14: the Jacobian of a denoiser that is a gradient is symmetric, uᵀJv = vᵀJu. In float64, by
-/// central differences.
-#[test]
-fn the_jacobian_of_the_denoiser_is_symmetric() {
-    const STEP: f64 = 1e-5;
-    for name in ["base", "Postact Group", "End Homogeneous", "all different"] {
-        let model = model(name);
-        let inputs = Inputs::new(&model.variant, [1, 32, 32], ClassWeights::OneHot);
-        let (noisy, sigma, weights) = libtorch::tensors(&inputs, Kind::Double);
-        let net = libtorch::net(&model, Kind::Double).unwrap();
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut direction = || {
-            let values: Vec<f64> = (0..noisy.numel()).map(|_| StandardNormal.sample(&mut rng)).collect();
-            Tensor::from_slice(&values).reshape(noisy.size())
-        };
-        let (u, v) = (direction(), direction());
-        let jacobian_times = |d: &Tensor| {
-            let at = |t: f64| net.outputs(&(&noisy + d * t), &sigma, weights.as_ref()).denoised.unwrap();
-            (at(STEP) - at(-STEP)) / (2.0 * STEP)
-        };
-        let dot = |a: &Tensor, b: &Tensor| (a * b).sum(Kind::Double).double_value(&[]);
-        let (ju, jv) = (jacobian_times(&u), jacobian_times(&v));
-        let (uv, vu) = (dot(&u, &jv), dot(&v, &ju));
-        let scale = dot(&ju, &ju).sqrt() * dot(&v, &v).sqrt();
-        // Central differences err by about 1e-9 of ‖Ju‖‖v‖; an asymmetric part would be of order 1e-2.
-        assert!((uv - vu).abs() < 1e-7 * scale, "{name}: {uv} and {vu}");
-    }
-}
-
-/// A batch is many images, and none of them knows of the others.
+/// A batch is many images, and none of them affects the others.
 #[test]
 fn images_of_a_batch_do_not_mix() {
     let model = model("base");
@@ -226,7 +194,38 @@ fn images_of_a_batch_do_not_mix() {
     }
 }
 
-/// A classifier does not denoise, a direct denoiser says nothing of an image, and a blind one needs no σ.
+/// Each image has its own σ and class weights, in a batch and in tiles.
+#[test]
+fn a_session_denoises_a_batch_as_its_images_alone() {
+    let model = model("base");
+    let engine = engine::open(EngineKind::Tract, Device::Cpu, 1).unwrap();
+    let session = Session::new(model.bundle.clone(), engine);
+    let images = Array4::from_shape_fn((2, 3, 40, 24), |(n, c, y, x)| {
+        ((7 * n + 5 * c + 3 * y * y + 2 * x) % 11) as f32 / 11.0
+    });
+    let sigma = [0.1, 0.3];
+    let mut weights = Array2::zeros((2, model.variant.classes));
+    (weights[[0, 1]], weights[[1, 0]], weights[[1, 2]]) = (30.0, 90.0, -15.0);
+    for tiling in [Tiling::default(), Tiling::new(16, None).unwrap()] {
+        let all = session.denoise(images.view(), &sigma, Some(weights.view()), &tiling).unwrap();
+        let free = session.denoise(images.view(), &sigma, None, &tiling).unwrap();
+        for n in 0..2 {
+            let own = weights.slice(s![n..n + 1, ..]);
+            let one = images.slice(s![n..n + 1, .., .., ..]);
+            let alone = session.denoise(one, &sigma[n..n + 1], Some(own), &tiling).unwrap();
+            let most = |a: ArrayView3<f32>, b: ArrayView3<f32>| {
+                a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+            };
+            let of = |all: &Array4<f32>, n: usize| all.index_axis(Axis(0), n).to_owned();
+            let (found, alone, free) = (of(&all, n), of(&alone, 0), of(&free, n));
+            // Sums in another order.
+            assert!(most(found.view(), alone.view()) < 1e-5, "image {n}, {tiling:?}");
+            assert!(most(found.view(), free.view()) > 1e-3, "image {n}, {tiling:?}: the classes do nothing");
+        }
+    }
+}
+
+/// A classifier does not denoise, a direct denoiser has no energy, and a blind one needs no σ.
 #[test]
 fn what_a_model_does_not_do_is_refused_by_name() {
     let image = Array4::from_shape_fn((1, 3, 33, 21), |(_, c, y, x)| ((c + 3 * y + 5 * x) % 7) as f32 / 7.0);

@@ -1,12 +1,18 @@
-//! A bundle in which something was changed is found out: what `gradresnet verify` rests on.
+//! Tampering with a bundle is detected: what `gradresnet verify` rests on.
 
-use gradresnet::engine::{self, Device, EngineKind};
+use gradresnet::ErrorKind;
+use gradresnet::engine::{self, Device, EngineKind, Shape};
 use gradresnet_export::{Options, Weights};
 use gradresnet_models::{Bundle, Spec};
 use gradresnet_tests::cases::variants;
 use prost::Message;
 use std::path::Path;
-use tract_onnx::pb::ModelProto;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::dimension::Value;
+use tract_onnx::pb::{
+    FunctionProto, GraphProto, ModelProto, SparseTensorProto, StringStringEntryProto, TensorAnnotation,
+    TensorProto, TensorShapeProto, TrainingInfoProto, ValueInfoProto, type_proto,
+};
 
 /// Digests first, then values, as `gradresnet verify` does.
 fn verify(dir: &Path) -> Result<(), String> {
@@ -33,7 +39,7 @@ fn one_changed_byte_of_any_file_is_found() {
         let path = bundle.join(file);
         let bytes = std::fs::read(&path).unwrap();
         let mut changed = bytes.clone();
-        // In the spec, a digit of a digest: a byte whose change nothing but a comparison can find.
+        // In the spec, a digit of a digest: only comparing the digests can find its change.
         let position = match file {
             "spec.json" => {
                 let text = String::from_utf8(bytes.clone()).unwrap();
@@ -50,7 +56,7 @@ fn one_changed_byte_of_any_file_is_found() {
     }
 }
 
-/// With the digests of the changed files in the spec, only the values can tell.
+/// If the spec has the changed file's digest, only golden values can tell.
 #[test]
 fn a_changed_weight_is_found_by_its_graph_and_its_figure() {
     for (file, graph) in [("forward.onnx", "forward"), ("denoiser.onnx", "denoiser")] {
@@ -70,13 +76,122 @@ fn a_changed_weight_is_found_by_its_graph_and_its_figure() {
     }
 }
 
-/// Gives a bundle the digests of the files that it has.
+/// Updates a bundle's digests to those of its files.
 fn reseal(dir: &Path) {
     let spec: Spec = Bundle::open(dir).unwrap().spec().clone();
     let staged = gradresnet_models::staged::StagedDir::new(dir).unwrap();
-    for file in ["forward.onnx", "denoiser.onnx", "golden.safetensors"] {
+    for file in spec.files.keys() {
         staged.write(file, &std::fs::read(dir.join(file)).unwrap()).unwrap();
     }
     Bundle::seal(&staged, &spec).unwrap();
     staged.commit(true).unwrap();
+}
+
+/// What a change does to a graph, and a part of the reason for which it is refused.
+type Hostile = (&'static str, fn(&mut ModelProto));
+
+/// A graph is untrusted even if its digest is right: what could reach outside of the bundle, or is not what the contract says,
+/// is refused before an engine sees it.
+#[test]
+fn a_graph_that_breaks_the_contract_is_refused_with_the_reason() {
+    let rules: [Hostile; 16] = [
+        ("functions", |m| m.functions.push(FunctionProto::default())),
+        ("training information", |m| m.training_info.push(TrainingInfoProto::default())),
+        ("it is empty", |m| m.graph = None),
+        ("sparse", |m| graph(m).sparse_initializer.push(SparseTensorProto::default())),
+        ("quantised", |m| graph(m).quantization_annotation.push(TensorAnnotation::default())),
+        ("not a standard one", |m| graph(m).node[0].domain = "com.example".into()),
+        ("input `more` is not", |m| {
+            let more = ValueInfoProto { name: "more".into(), ..graph(m).input[0].clone() };
+            graph(m).input.push(more);
+        }),
+        ("is not one of the contract's", |m| {
+            let again = graph(m).input[0].clone();
+            graph(m).input.push(again);
+        }),
+        ("output `energy` is missing", |m| graph(m).output.retain(|output| output.name != "energy")),
+        ("is not float32", |m| tensor_type(&mut graph(m).input[0]).elem_type = DataType::Double as i32),
+        ("axes instead of 4", |m| {
+            image(m).dim.pop();
+        }),
+        ("must have extent 3", |m| image(m).dim[1].value = Some(Value::DimValue(4))),
+        ("is fixed at 32", |m| image(m).dim[2].value = Some(Value::DimValue(32))),
+        ("ends within an element", |m| kernel(m).raw_data.push(0)),
+        ("its extents say", |m| kernel(m).dims[0] += 1),
+        ("impossible extents", |m| kernel(m).dims[0] = -1),
+    ];
+    for (reason, change) in rules {
+        refused(Weights::Inline, reason, change);
+    }
+}
+
+#[test]
+fn external_data_is_read_from_the_parameters_of_the_bundle_alone() {
+    let rules: [Hostile; 9] = [
+        ("lies outside", |m| field(m, "location", "../model.safetensors")),
+        ("lies outside", |m| field(m, "location", "/etc/passwd")),
+        ("lies outside", |m| field(m, "location", "golden.safetensors")),
+        ("lies outside", |m| field(m, "offset", "1000000000")),
+        ("lies outside", |m| field(m, "offset", "18446744073709551615")),
+        ("lies outside", |m| field(m, "offset", "-1")),
+        ("another length", |m| field(m, "length", "4")),
+        ("unknown external field", |m| field(m, "command", "ls")),
+        ("is not float32", |m| kernel(m).data_type = DataType::Double as i32),
+    ];
+    for (reason, change) in rules {
+        refused(Weights::Shared, reason, change);
+    }
+    // Each may be read, and together they are more than the parameters of the architecture.
+    refused(Weights::Shared, "larger than the architecture's parameters allow", |m| {
+        for i in 0..6000 {
+            let again = TensorProto { name: format!("again{i}"), ..kernel(m).clone() };
+            graph(m).initializer.push(again);
+        }
+    });
+}
+
+fn refused(weights: Weights, reason: &str, change: fn(&mut ModelProto)) {
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("bundle");
+    export(&bundle, weights);
+    let path = bundle.join("denoiser.onnx");
+    let mut model = ModelProto::decode(&*std::fs::read(&path).unwrap()).unwrap();
+    let check = || {
+        let shape = Shape { batch: 1, height: 32, width: 32 };
+        engine::check(&Bundle::open(&bundle).unwrap(), engine::Graph::Denoiser, shape)
+    };
+    check().unwrap();
+    change(&mut model);
+    std::fs::write(&path, model.encode_to_vec()).unwrap();
+    reseal(&bundle);
+    let error = check().expect_err(reason);
+    assert!(matches!(error.kind(), ErrorKind::Graph(_)), "{reason}: {error}");
+    assert!(error.to_string().contains(reason), "{reason}: {error}");
+}
+
+fn graph(model: &mut ModelProto) -> &mut GraphProto {
+    model.graph.as_mut().unwrap()
+}
+
+/// The weights of the first convolution.
+fn kernel(model: &mut ModelProto) -> &mut TensorProto {
+    graph(model).initializer.iter_mut().find(|tensor| tensor.name == "stem.conv.weight").unwrap()
+}
+
+/// Sets a field of where the kernel's data is.
+fn field(model: &mut ModelProto, key: &str, value: &str) {
+    let data = &mut kernel(model).external_data;
+    data.retain(|entry| entry.key != key);
+    data.push(StringStringEntryProto { key: key.into(), value: value.into() });
+}
+
+fn tensor_type(info: &mut ValueInfoProto) -> &mut type_proto::Tensor {
+    let type_proto::Value::TensorType(tensor) = info.r#type.as_mut().unwrap().value.as_mut().unwrap();
+    tensor
+}
+
+/// The extents of the image that goes in.
+fn image(model: &mut ModelProto) -> &mut TensorShapeProto {
+    let input = graph(model).input.iter_mut().find(|input| input.name == "noisy").unwrap();
+    tensor_type(input).shape.as_mut().unwrap()
 }

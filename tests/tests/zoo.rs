@@ -1,4 +1,4 @@
-//! The bundles that ship: what figures of them in the README and in docs rest on.
+//! The bundles that ship, and their figures in the README and in docs.
 
 use gradresnet::engine::{self, Device, EngineKind, Graph};
 use gradresnet::{Bundle, Picture, Session, Tiling};
@@ -21,7 +21,7 @@ fn sessions(name: &str, test: &str) -> Vec<Session> {
     sessions
 }
 
-/// The files of a folder and its folders, sorted, every `every`-th.
+/// Every `every`-th file of a folder and its subfolders, sorted.
 fn files(dir: &Path, every: usize) -> Vec<PathBuf> {
     let mut all = Vec::new();
     let mut folders = vec![dir.to_path_buf()];
@@ -38,9 +38,13 @@ fn files(dir: &Path, every: usize) -> Vec<PathBuf> {
 #[test]
 fn every_shipped_bundle_verifies_on_every_engine_and_fits_the_limits() {
     let mut total = 0;
-    for name in ["photo", "photo-fast", "dncnn-photo", "cifar10", "resnet18-cifar10"] {
+    let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/zoo");
+    let folders = std::fs::read_dir(zoo).unwrap().map(|entry| entry.unwrap());
+    let names: Vec<String> = folders.map(|folder| folder.file_name().into_string().unwrap()).collect();
+    assert!(names.len() >= 5, "{names:?}");
+    for name in &names {
         let bundle = bundle(name);
-        // Whoever wants to train on has the parameters.
+        // It is a checkpoint too, to train further.
         gradresnet_models::Checkpoint::read(bundle.dir()).unwrap();
         for session in sessions(name, "shipped bundles on ONNX Runtime") {
             let report = gradresnet::verify::verify(&bundle, session.engine()).unwrap();
@@ -60,7 +64,7 @@ fn every_shipped_bundle_verifies_on_every_engine_and_fits_the_limits() {
     assert!(total < 64 << 20);
 }
 
-/// Every fourth image of CBSD68, noise of 25 added, clipped and rounded to 8 bits as a file would be.
+/// Every fourth image of CBSD68 with noise of σ = 25, clipped and rounded to 8 bits as in a file.
 #[test]
 fn photographs_are_denoised() {
     const TEST: &str = "photo and photo-fast on CBSD68";
@@ -68,7 +72,7 @@ fn photographs_are_denoised() {
     let sigma = 25.0 / 255.0;
     let tiles = Tiling::new(128, None).unwrap();
     let images = files(&data.join("cbsd68"), 4);
-    // Half a decibel below what they reach, so that another version may have another balance.
+    // Half a decibel below what they reach, to leave room for retrained versions.
     for (name, least) in [("photo", 30.5), ("photo-fast", 30.3)] {
         let sessions = sessions(name, TEST);
         let (mut whole, mut tiled) = (vec![0.0; sessions.len()], 0.0);
@@ -90,7 +94,7 @@ fn photographs_are_denoised() {
             tiled += psnr(&sessions[0], &tiles);
         }
         assert!(whole[0] >= least, "{name}: {whole:?}");
-        // The norms see a tile's statistics instead of the image's. A seam or a shift costs whole decibels.
+        // In a tile, the norms see its statistics, not the image's. A seam or a shift costs whole decibels.
         assert!((tiled - whole[0]).abs() < 0.25, "{name}: tiled {tiled}, whole {whole:?}");
         assert!(whole.iter().all(|p| (p - whole[0]).abs() < 0.01), "{name}: {whole:?}");
     }
@@ -122,7 +126,8 @@ fn cifar10_classifies_its_test_set() {
     }
     let name = |path: &Path| path.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
     let right = images.iter().zip(&predictions[0]).filter(|(p, l)| spec.classes[**l] == name(p)).count();
-    assert!(right as f64 >= 0.85 * images.len() as f64, "{right} of {}", images.len());
+    // 90.9 % of all test images; the standard error of a share of 1,250 is 0.8 %.
+    assert!(right as f64 >= 0.885 * images.len() as f64, "{right} of {}", images.len());
     for other in &predictions[1..] {
         assert_eq!(*other, predictions[0]);
     }
@@ -149,7 +154,7 @@ fn the_table_of_what_graphs_ask_of_a_processor_is_of_those_that_ship() {
     }
 }
 
-/// Beside `gradresnet`, the graphs are for whoever has ONNX Runtime.
+/// The graphs also run without `gradresnet`, on ONNX Runtime.
 #[test]
 fn the_example_without_gradresnet_denoises() {
     let Some(python) = resources::path("GRADRESNET_PYTHON", "the example without gradresnet") else { return };
@@ -165,7 +170,7 @@ fn the_example_without_gradresnet_denoises() {
         example.arg(root.join("examples/any_runtime.py")).arg(bundle(name).dir());
         let output = example.arg(&noisy).arg("25").arg(&clean).output().unwrap();
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-        // The models reach 31.8 dB and more from 20.2.
+        // From 20.2 dB, the models reach 31.8 or more.
         assert!(psnr(&clean) > psnr(&noisy) + 11.0, "{name}: {}", psnr(&clean));
     }
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tch::Kind;
 
-/// Values in the buffer of [`Jem`], at most.
+/// Most values in the buffer of [`Jem`].
 const MAX_BUFFER: usize = 1 << 28;
 
 /// A training run.
@@ -32,10 +32,10 @@ pub struct Config {
     /// What convolutions compute in, where the processor has it.
     #[serde(default)]
     pub precision: Precision,
-    /// Fraction of the training images that is held out to choose by.
+    /// Fraction of the training images that is held out to validate on.
     #[serde(default = "held_out")]
     pub held_out: f64,
-    /// Steps between two looks at the held-out images.
+    /// Steps between validations on the held-out images.
     #[serde(default = "validate_every")]
     pub validate_every: u64,
     /// The network.
@@ -53,7 +53,7 @@ pub struct Config {
     pub optimizer: OptimizerConfig,
 }
 
-/// Element type of the convolutions of a training step, and of an activation between two of them. Everything else, and all
+/// Element type of the convolutions of a training step, and of an activation between two of them. All else, and all
 /// that is saved, is float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,7 +66,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// libtorch's name of it.
+    /// libtorch's name for it.
     pub fn kind(self) -> Kind {
         match self {
             Precision::Float32 => Kind::Float,
@@ -219,9 +219,18 @@ impl Config {
     /// # Errors
     /// Names the file, the line, and what may stand there.
     pub fn read(path: &Path) -> Result<Config> {
+        Ok(Config::read_with_text(path)?.0)
+    }
+
+    /// As [`Config::read`], with the text that was read.
+    ///
+    /// # Errors
+    /// Those of [`Config::read`].
+    pub fn read_with_text(path: &Path) -> Result<(Config, String)> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-        Config::parse(&text).map_err(|invalid| anyhow!("{}:{invalid}", path.display()))
+        let config = Config::parse(&text).map_err(|invalid| anyhow!("{}:{invalid}", path.display()))?;
+        Ok((config, text))
     }
 
     /// Parses and validates the text of a config.
@@ -258,7 +267,7 @@ impl Config {
         ] {
             require(holds, field, format!("a `{family}` {reason}"))?;
         }
-        // The spec's rules of the name and the architecture, with stand-ins for what follows below.
+        // The spec's rules for name and architecture, with stand-ins for what is checked below.
         let stand_in = Spec {
             image_size: None,
             sigma: SigmaRange { min: 0.0, max: 0.0 },
@@ -354,7 +363,7 @@ impl Config {
         )
     }
 
-    /// The part of this config that needs images with classes, if one does.
+    /// The part of this config that needs images with classes, if any.
     pub fn needs_classes(&self) -> Option<&'static str> {
         let target = self.denoising.as_ref().map(|d| d.target);
         match (&self.classification, target, &self.architecture) {

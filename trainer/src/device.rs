@@ -1,4 +1,4 @@
-//! Where tensors live, `cpu` or `cuda:N`, checked before anything is started on it, and what it computes well in.
+//! Where tensors live, `cpu` or `cuda:N`, checked before anything starts there, and the precision that suits it.
 
 use crate::config::Precision;
 use anyhow::{Result, bail, ensure};
@@ -26,8 +26,8 @@ impl Machine {
     }
 }
 
-/// What convolutions compute in on `device` where a config asks for `wanted`: float32 in place of bfloat16 on a processor
-/// without instructions that libtorch trains in it with, since it then takes many times as long (docs/training.md).
+/// What convolutions compute in on `device` where a config asks for `wanted`: float32 in place of bfloat16 on a
+/// processor without the instructions that libtorch needs, where bfloat16 takes many times as long (docs/training.md).
 pub fn precision_on(device: Device, wanted: Precision) -> Precision {
     match wanted {
         Precision::BFloat16 if device == Device::Cpu && !cpu_has_bfloat16() => Precision::Float32,
@@ -59,7 +59,7 @@ fn parse_or_why(text: &str) -> Result<Device, String> {
 /// Reads `cpu`, `cuda` or `cuda:N`.
 ///
 /// # Errors
-/// If it is neither, or if this libtorch or this machine has no such device.
+/// If it is none of them, or this libtorch or this machine has no such device.
 pub fn parse(text: &str) -> Result<Device> {
     let index = match text.split_once(':') {
         None if text == "cpu" => return Ok(Device::Cpu),

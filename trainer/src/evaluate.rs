@@ -6,7 +6,7 @@ use crate::data::images::{Images, Pixels};
 use crate::nets::{Network, Phase};
 use crate::quality::{psnr, ssim};
 use anyhow::{Context, Result};
-use gradresnet_models::Spec;
+use gradresnet_models::{Graph, Spec};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -35,8 +35,8 @@ pub struct Options {
     pub device: Device,
 }
 
-/// `value` to so many decimals, never better than measured. What is added keeps a decimal fraction, which binary
-/// ones can only approach, from losing a digit.
+/// `value` rounded down to `decimals`, never better than measured. The added 1e-6 keeps decimal fractions, inexact
+/// in binary, from losing a digit.
 pub fn rounded_down(value: f64, decimals: i32) -> f64 {
     let scale = 10f64.powi(decimals);
     (value * scale + 1e-6).floor() / scale
@@ -54,7 +54,7 @@ pub struct Evaluation {
     /// largest probability and how often it is right, over 15 bins of that probability.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration_error: Option<f64>,
-    /// One entry a noise level.
+    /// One per noise level.
     pub denoising: Vec<Denoising>,
 }
 
@@ -91,8 +91,8 @@ pub struct Prediction {
 
 /// Measures `net` on `images`. Calls `progress` with the number of images done.
 ///
-/// The noise of image i at level σ depends on i, σ and the image's size when it is padded to the stride of the network, and
-/// on nothing else. What pads an image is its clean continuation with noise of its own.
+/// The noise of image i at level σ depends only on i, σ and the image's size when padded to the network's stride. The
+/// padding continues the clean image, with noise of its own.
 ///
 /// # Errors
 /// If an image cannot be read.
@@ -105,8 +105,7 @@ pub fn evaluate(
 ) -> Result<(Evaluation, Vec<Prediction>)> {
     let count = options.limit.unwrap_or(usize::MAX).min(images.len());
     let chosen: Vec<usize> = (0..count).map(|i| i * images.len() / count).collect();
-    let denoises = spec.task != gradresnet_models::Task::Classification;
-    let sigmas: &[f64] = if denoises { &options.sigmas } else { &[] };
+    let sigmas: &[f64] = if Graph::Denoiser.is_of(spec) { &options.sigmas } else { &[] };
     // The classes of the images count only if they are those of the network.
     let classified = !spec.classes.is_empty() && images.classes() == spec.classes;
     let mut confidence = Vec::new();
@@ -168,7 +167,7 @@ pub fn evaluate(
     Ok((Evaluation { images: count, accuracy, calibration_error, denoising }, predictions))
 }
 
-/// Of predictions with their probability, and whether they were right.
+/// From each prediction's probability, and whether it was right.
 fn calibration_error(predictions: &[(f64, bool)]) -> f64 {
     // Probabilities less successes: a bin's sum is its size times the distance of the two means.
     let mut bins = [0.0; BINS];

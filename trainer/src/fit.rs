@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 /// Time between checkpoints.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
 
-/// Takes the steps that are left of `run` and keeps its folder up to date: a line of metrics a step,
-/// a validation every so often, a checkpoint every five minutes and at the end. When `stop` becomes true
-/// it writes a checkpoint and ends.
+/// Takes the steps that are left of `run` and keeps its folder up to date: a line of metrics per step,
+/// regular validations, a checkpoint every five minutes and at the end. When `stop` becomes true it writes
+/// a checkpoint and ends.
 ///
 /// # Errors
 /// If a step fails, a file cannot be written, or the run was stopped before its end.
@@ -34,15 +34,16 @@ pub fn fit(run: &mut Run, dir: &Path, stop: &AtomicBool) -> Result<()> {
         bar.set_message(format!("loss {:.4}", step.loss));
         bar.inc(1);
         let last = run.steps() == total;
-        // Before a validation, which takes its time and may fail.
         let stopped = stop.load(Ordering::Relaxed);
         if last || stopped || saved.elapsed() >= CHECKPOINT_EVERY {
             run.checkpoint(dir)?;
             saved = Instant::now();
         }
-        if (run.steps().is_multiple_of(every) || last)
-            && let Some(evaluation) = run.validate()?
-        {
+        let due = run.steps().is_multiple_of(every) || last;
+        let evaluation = if due { run.validate() } else { Ok(None) };
+        // Done again, what comes after the last checkpoint would end here again.
+        let evaluation = evaluation.or_else(|error| run.checkpoint(dir).and(Err(error)))?;
+        if let Some(evaluation) = evaluation {
             metrics.write(run.steps(), &evaluation_figures(&evaluation))?;
             say(&bar, format!("step {}: loss {:.4}, {}", run.steps(), step.loss, summary(&evaluation)));
         }

@@ -2,7 +2,7 @@
 
 use crate::convert::to_array;
 use crate::nets::Network;
-use gradresnet_models::{Golden, GoldenCase, Spec, Tensors};
+use gradresnet_models::{Golden, GoldenCase, Port, Spec, Tensors};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -17,23 +17,24 @@ pub fn golden(spec: &Spec, parameters: &Tensors) -> Option<Golden> {
     let net = Network::from_tensors(&spec.architecture, classes, parameters, Kind::Double, Device::Cpu)?;
     let stride = spec.architecture.stride();
     let sizes = [(2, 32, 32), (1, 40, 64)];
+    let ports = Port::of(spec);
+    let of = |port: Port, value: Option<&Tensor>| value.filter(|_| ports.contains(&port)).map(to_array);
     let cases = sizes
         .iter()
         .enumerate()
         .map(|(seed, &(batch, height, width))| {
             let inputs = Inputs::new(spec, [batch, next(height, stride), next(width, stride)], seed as u64);
             let double = |t: &Tensor| t.to_kind(Kind::Double);
-            // Class weights steer a gradient.
-            let weights =
-                inputs.class_weights.as_ref().filter(|_| spec.architecture.has_energy()).map(double);
+            let weights = inputs.class_weights.as_ref().filter(|_| ports.contains(&Port::ClassWeights));
+            let weights = weights.map(double);
             let out = net.outputs(&double(&inputs.noisy), &double(&inputs.sigma), weights.as_ref());
             GoldenCase {
                 noisy: to_array(&inputs.noisy),
-                sigma: spec.architecture.takes_sigma().then(|| to_array(&inputs.sigma)),
-                class_weights: weights.as_ref().map(|w| to_array(&w.to_kind(Kind::Float))),
-                denoised: out.denoised.as_ref().map(to_array),
-                energy: out.energy.as_ref().map(to_array),
-                logits: out.logits.as_ref().map(to_array),
+                sigma: of(Port::Sigma, Some(&inputs.sigma)),
+                class_weights: of(Port::ClassWeights, inputs.class_weights.as_ref()),
+                denoised: of(Port::Denoised, out.denoised.as_ref()),
+                energy: of(Port::Energy, out.energy.as_ref()),
+                logits: of(Port::Logits, out.logits.as_ref()),
             }
         })
         .collect();

@@ -34,8 +34,8 @@ impl Replay {
         Replay { config, seed, samples }
     }
 
-    /// Moves some of the chains by `log_p`, a function of images in [0, 1] that yields `[N]`, and returns where
-    /// they are then: as many as the config has images in a batch, in [0, 1].
+    /// Moves a batch of the chains by Langevin steps on `log_p`, which maps images in [0, 1] to `[N]`, and
+    /// returns where they are then, as images in [0, 1].
     ///
     /// # Errors
     /// Those of `log_p`.

@@ -1,11 +1,11 @@
 //! Trains and evaluates GradResNet on libtorch, from a TOML config to a checkpoint that the exporter
 //! reads.
 //!
-//! The modules follow the paper: [`nets`] is section 3.2, [`objective`] eq. 13 and [`jem`] its rival, [`noise`] the noise
-//! levels of section 3.3, [`optim`] and [`config`] the settings of appendix A. [`run`] puts them together
+//! The modules follow the paper: [`nets`] is section 3.2, [`objective`] eq. 13 and [`jem`] its rival, [`noise`] the
+//! noise levels of section 3.3, [`optim`] and [`config`] the settings of appendix A. [`run`] puts them together
 //! into steps and checkpoints, [`fit`](mod@fit) into a run that a person watches. [`evaluate`](mod@evaluate)
-//! measures accuracy, calibration, PSNR and SSIM ([`quality`]); [`golden`](mod@golden) computes the float64 values that every other
-//! engine is held against; [`study`] has the paper's experiments.
+//! measures accuracy, calibration, PSNR and SSIM ([`quality`]); [`golden`](mod@golden) computes the float64 values
+//! that every other engine is checked against; [`study`] has the paper's experiments.
 
 pub mod config;
 pub mod convert;

@@ -68,8 +68,8 @@ struct Fit {
     /// Folder of the run, made if missing: config, metrics and checkpoint
     #[arg(short, long)]
     output: PathBuf,
-    /// Go on from this checkpoint or bundle, at its step, with a new optimiser: for longer training, or for images of your own.
-    /// The config must have its architecture, and more `steps` than it has
+    /// Go on from this checkpoint or bundle, at its step, with a new optimiser: for longer training, or for images of
+    /// your own. The config must have its architecture, and more `steps` than it has
     #[arg(long, value_name = "CHECKPOINT")]
     from: Option<PathBuf>,
     #[command(flatten)]
@@ -87,7 +87,7 @@ struct Resume {
     machine: Machine,
 }
 
-/// The noise levels that figures are mostly given at, 8-bit units.
+/// The noise levels that figures are usually given at, 8-bit units.
 const SIGMAS: &str = "15,25,50";
 
 #[derive(Args)]
@@ -100,7 +100,7 @@ struct Eval {
     /// Noise levels in 8-bit units
     #[arg(long, value_delimiter = ',', default_value = SIGMAS, value_parser = bounded)]
     sigma: Vec<f64>,
-    /// Number of images at most, spread evenly over the data
+    /// Largest number of images, spread evenly over the data
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Compute in float64, for reference values
@@ -109,7 +109,7 @@ struct Eval {
     /// One JSON object on stdout instead of a line for people
     #[arg(long)]
     json: bool,
-    /// Write what the classifier says of each image, as JSON lines
+    /// Write what the classifier says of each image, as JSON lines, to a new file
     #[arg(long, value_name = "FILE")]
     predictions: Option<PathBuf>,
     /// Keep the figures in the checkpoint's spec.json, under this name of the data
@@ -123,7 +123,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no failures. Nothing is left to do if stderr is closed.
+            // Help and version are not failures. If stderr is closed, nothing can be done.
             let _ = error.print();
             return ExitCode::from(u8::from(error.use_stderr()));
         }
@@ -158,7 +158,7 @@ fn loader_threads(device: Device) -> usize {
 }
 
 fn start(args: Fit) -> Result<()> {
-    let config = Config::read(&args.config)?;
+    let (config, text) = Config::read_with_text(&args.config)?;
     let path = args.output.join(CONFIG);
     ensure!(
         !path.exists(),
@@ -188,14 +188,13 @@ fn start(args: Fit) -> Result<()> {
         }
         None => Run::start(config, place, command, None)?,
     };
-    let text = std::fs::read(&args.config).with_context(|| args.config.display().to_string())?;
     run.checkpoint(&args.output)?;
     // From here on there is something to resume, whatever happens.
-    staged::write_file(&path, &text)?;
+    staged::write_file(&path, text.as_bytes())?;
     watch(&mut run, &args.output)
 }
 
-/// What of a path means something on another machine: all of a relative one, the name of an absolute one.
+/// The part of a path that means something on another machine: all of a relative one, an absolute one's name.
 fn portable(path: &Path) -> &Path {
     if path.is_relative() { path } else { path.file_name().map_or(path, Path::new) }
 }
@@ -226,6 +225,10 @@ fn watch(run: &mut Run, dir: &Path) -> Result<()> {
 }
 
 fn eval(args: Eval) -> Result<()> {
+    // Before the work whose result would be refused.
+    if let Some(path) = &args.predictions {
+        ensure!(!path.exists(), "{}: exists already; name another file", path.display());
+    }
     let device = args.machine.prepare();
     let Checkpoint { spec, parameters, .. } = Checkpoint::read(&args.checkpoint)?;
     let images = Images::open(&args.data, Split::Test)?;
@@ -287,7 +290,7 @@ fn record(args: &Eval, name: &str, evaluation: &Evaluation) -> Result<()> {
         command: command.clone(),
     };
     spec.metrics.extend(evaluation.accuracy.map(|a| figure("accuracy", None, a)));
-    // Of an error, better is less: what is rounded down is its negative.
+    // A lower error is better, so it is rounded up.
     spec.metrics.extend(
         evaluation
             .calibration_error

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Name of the JSON lines in a run's folder.
 pub const METRICS: &str = "metrics.jsonl";
 
-/// Writes each record to both.
+/// Writes each record to both files.
 #[derive(Debug)]
 pub struct Metrics {
     dir: PathBuf,

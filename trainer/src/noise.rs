@@ -20,7 +20,7 @@ impl From<[f64; 2]> for NoiseLevel {
     }
 }
 
-/// A list of another length is refused; TOML would cut a longer one off.
+/// A list of another length is refused; TOML would cut a longer one short.
 impl TryFrom<Vec<f64>> for NoiseLevel {
     type Error = &'static str;
 

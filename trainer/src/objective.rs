@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 /// Denoising score matching: the mean over pixels of ‖σ ∇_y log p + ε‖², each image weighted by σ^p/E[σ^p],
 /// for the density of y, that of y given its class, or the sum of both (section 3.3). At 1 (2 for the
-/// sum), nothing is learnt yet. Of a direct denoiser D it is ‖(D(y) − x)/σ‖².
+/// sum) nothing is learnt yet. For a direct denoiser D it is ‖(D(y) − x)/σ‖².
 ///
 /// # Errors
 /// If the network does not denoise, or a class is asked for and the images have none.
@@ -44,7 +44,7 @@ pub fn classification(net: &Network, batch: &Batch) -> Result<Tensor> {
 }
 
 /// Mean log p of samples of the model less that of the noisy images: its gradient is that of −log p(y) (Grathwohl
-/// et al. 2019). `samples` `[N,3,S,S]` in image units, which it does not differentiate.
+/// et al. 2019). `samples` `[N,3,S,S]` in image units are taken as constant.
 ///
 /// # Errors
 /// If the network has no density.

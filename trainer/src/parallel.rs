@@ -1,7 +1,7 @@
 //! The loss of a step and its gradients, by threads that each have a part of the batches.
 //!
 //! libtorch spreads one operation at a time over its threads, which wait for one another after each; parts of a
-//! batch meet once a step. It takes a network that treats every image apart, which batch norm does not.
+//! batch meet once a step. The network must treat every image separately, which batch norm does not.
 
 use crate::config::Config;
 use crate::data::{Batch, equal_part};
@@ -79,8 +79,8 @@ impl Loss {
         Ok(Loss { value: loss.double_value(&[]), terms, gradients })
     }
 
-    /// That of a whole, of those of its equal parts. They are added in their order, so that it is the same whichever
-    /// was there first.
+    /// The loss of a whole from those of its equal parts. They are added in order, so that it does not depend on
+    /// which was ready first.
     fn mean(parts: Vec<Loss>) -> Option<Loss> {
         let share = 1.0 / parts.len() as f64;
         let mut mean = parts.into_iter().reduce(Loss::plus)?;
@@ -107,10 +107,10 @@ impl Loss {
     }
 }
 
-/// The threads that have a part of the batches each.
+/// The threads, each with a part of the batches.
 #[derive(Debug)]
 pub struct Workers {
-    /// None if batches stay whole.
+    /// `None` if batches stay whole.
     pool: Option<ThreadPool>,
 }
 
@@ -130,7 +130,7 @@ impl Workers {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(parts).build();
         let pool = pool.context("threads cannot be started")?;
         pool.broadcast(|_| {
-            // A thread takes the number set last in the process when it first asks for its own.
+            // When a thread first asks for its own number, it takes the one set last in the process.
             tch::get_num_threads();
             tch::set_num_threads((threads / parts) as i32);
         });
@@ -138,7 +138,7 @@ impl Workers {
         Ok(Workers { pool: Some(pool) })
     }
 
-    /// The loss on `batches`, and its gradients by those of `net`'s parameters.
+    /// The loss on `batches`, and its gradients by these `parameters` of `net`.
     ///
     /// # Errors
     /// If the network or the images lack what an objective takes.
@@ -170,8 +170,7 @@ fn batches(config: &Config) -> Vec<usize> {
     denoising.chain(others.into_iter().flatten()).collect()
 }
 
-/// Into how many equal parts to cut every one of `batches`: of those numbers that leave the fewest of the threads idle, the
-/// largest.
+/// How many equal parts to cut each of `batches` into: the largest of the numbers that leave the fewest threads idle.
 fn parts(batches: &[usize], threads: usize) -> usize {
     let fitting = (1..=threads).filter(|parts| batches.iter().all(|batch| batch % parts == 0));
     fitting.max_by_key(|parts| (threads / parts * parts, *parts)).unwrap_or(1)

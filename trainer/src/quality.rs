@@ -1,4 +1,4 @@
-//! How near an image is to the one that it should be.
+//! How close an image is to what it should be.
 
 use tch::{Kind, Tensor};
 
@@ -16,7 +16,7 @@ pub fn psnr(output: &Tensor, clean: &Tensor) -> Tensor {
 
 /// Structural similarity of each image, `[N]`, up to 1 (Wang et al. 2004): a Gaussian window of 11×11 pixels that
 /// stays inside the image, K₁ = 0.01, K₂ = 0.03, range 1, the output clipped to [0, 1], mean over positions and
-/// the three channels. `None` of images smaller than the window.
+/// the three channels. `None` for images smaller than the window.
 pub fn ssim(output: &Tensor, clean: &Tensor) -> Option<Tensor> {
     let (_, channels, height, width) = clean.size4().ok()?;
     if height.min(width) < WINDOW {
@@ -95,7 +95,7 @@ mod tests {
         }
         let same = ssim(&a, &a).unwrap();
         assert!((same.double_value(&[0]) - 1.0).abs() < 1e-12);
-        // What is clipped is no difference.
+        // What is clipped makes no difference.
         assert_eq!(ssim(&(&b.clamp_min(0.5) + 1.0), &b), ssim(&b.ones_like(), &b));
         assert!(ssim(&image(1, 10, 30), &image(1, 10, 30)).is_none());
     }

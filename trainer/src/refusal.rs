@@ -1,4 +1,4 @@
-//! Values of a config that parse and cannot be used, and where in the file they stand.
+//! Values of a config that parse but cannot be used, and where in the file they stand.
 
 use gradresnet_models::ErrorKind;
 use std::ops::Range;
@@ -52,7 +52,7 @@ impl std::fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 impl Invalid {
-    /// What the TOML reader says of `text`, in the words of who writes TOML.
+    /// What the TOML reader says of `text`, in words for those who write TOML.
     pub(crate) fn unreadable(text: &str, error: &toml::de::Error) -> Invalid {
         const WORDS: [(&str, &str); 4] = [
             ("wanted string or table", "expected a name in quotes or a table"),

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
-/// Files of a run's folder beside the metrics.
+/// Name of the config in a run's folder.
 pub const CONFIG: &str = "config.toml";
 /// Folder of the checkpoint below a run's folder.
 pub const CHECKPOINT: &str = "checkpoint";
@@ -28,20 +28,20 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 /// Prefix, in the optimiser's file, of the weights that an average is kept of.
 const RAW: &str = "raw.";
 
-/// Between what a checkpoint was trained on, and what it was trained on afterwards.
+/// Separates what a checkpoint was trained on from what it was trained on next.
 const THEN: &str = "; then ";
 
 /// Root mean square of σ·∇log p at the start: from a larger one, training may not leave the plateau at loss 1
 /// (`docs/training.md`).
 const INITIAL_SCORE: f64 = 0.1;
 
-/// A loss beyond this has left every scale that has a meaning; JEM's authors stop there too.
+/// A loss beyond this means nothing any more; JEM's authors stop there too.
 const DIVERGED: f64 = 1e8;
 
 /// Sets the seeds of JEM's images and samples apart from those of the other objectives, 2·seed and 2·seed + 1.
 const JEM_SEED: u64 = 1 << 63;
 
-/// Held-out images that a validation looks at, at most, and the side of what it looks at.
+/// Most held-out images that a validation looks at, and the side of what it sees of them.
 const VALIDATION_IMAGES: usize = 256;
 const VALIDATION_CROP: usize = 128;
 
@@ -118,8 +118,8 @@ pub struct Step {
 impl Run {
     /// Starts a run from random parameters, or from those of a checkpoint. From a checkpoint it goes on
     /// at its step and its CPU time, with the batches and the learning rates that the config has from there on;
-    /// what is new is the optimiser, so the warm-up is done again. Where an average of the weights is kept, that
-    /// is what the checkpoint has and what training goes on from; JEM's samples start anew.
+    /// the optimiser is new, so the warm-up is done again. Where an average of the weights is kept, the
+    /// checkpoint has only that, and training goes on from it; JEM's samples start anew.
     ///
     /// # Errors
     /// If the data or the checkpoint does not fit the config, or the checkpoint is past its last step.
@@ -177,8 +177,8 @@ impl Run {
     /// of threads and libtorch are the same.
     ///
     /// # Errors
-    /// If there is no checkpoint, it does not fit the run's config or the data, or the images are not those that the run
-    /// began with.
+    /// If there is no checkpoint, it does not fit the run's config or the data, or the images are not those that the
+    /// run began with.
     pub fn resume(dir: &Path, place: impl FnOnce(&State) -> Place) -> Result<Run> {
         let config = Config::read(&dir.join(CONFIG))?;
         let folder = dir.join(CHECKPOINT);
@@ -194,7 +194,7 @@ impl Run {
         let images = Images::open(&place.data, Split::Train)
             .context("the training images of this run; if they have moved, say where with --data")?;
         if let Some(listing) = &state.images {
-            // By the place of an image in the list it is held out or trained on.
+            // An image's place in the list says whether it is held out.
             ensure!(
                 *listing == images.listing(),
                 "{}: these are not the images that the run began with ({} then, {} now, or other names). Put them back, or \
@@ -339,14 +339,14 @@ impl Run {
             kind: Kind::Float,
             device: self.place.device,
         };
-        // In float32, as everyone will who loads the checkpoint.
+        // In float32, as for everyone who loads the checkpoint.
         let net = self.published().copy().convolve_in(Kind::Float);
         let (evaluation, _) = evaluate(&net, &self.spec, &self.held_out, &options, |_| ())?;
         Ok(Some(evaluation))
     }
 
-    /// Writes the checkpoint in a run's folder, where it changes places with the one before: the published network with its golden
-    /// values, and what [`Run::resume`] needs.
+    /// Writes the checkpoint in a run's folder, where it is swapped with the one before: the published network with its
+    /// golden values, and what [`Run::resume`] needs.
     ///
     /// # Errors
     /// If it cannot be written, or a parameter is not finite.
@@ -356,7 +356,7 @@ impl Run {
         let mut spec = self.spec.clone();
         spec.provenance = Some(Provenance {
             data: match &state.data_before {
-                // Of several legs on the same images, one is enough to tell.
+                // Successive legs on the same images are named once.
                 Some(before) if *before == self.config.data => before.clone(),
                 Some(before) if before.ends_with(&format!("{THEN}{}", self.config.data)) => before.clone(),
                 Some(before) => format!("{before}{THEN}{}", self.config.data),
@@ -422,7 +422,7 @@ fn fitting_spec(config: &Config, images: &Images, data: &Path) -> Result<Spec> {
     Ok(spec)
 }
 
-/// The two objectives draw different images and noise.
+/// Each objective draws images and noise of its own.
 fn denoising_plan(config: &Config) -> Option<BatchPlan> {
     let d = config.denoising.as_ref()?;
     let changes = d.schedule.iter().map(|s| (s.from_step, Shape { batch: s.batch, size: s.size }));

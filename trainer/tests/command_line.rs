@@ -99,6 +99,68 @@ fn fit_then_eval_then_record() {
     assert_eq!(gradresnet_models::Spec::read(&checkpoint.join("spec.json")).unwrap(), spec);
 }
 
+/// The figures of a classifier, from what it says of each image; and the studies of classifiers.
+#[test]
+fn accuracy_is_the_share_of_predictions_that_are_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    // The same images in both classes but for two: no network can be right about all, and to mix up labels shows.
+    photographs(&path("data/cat"));
+    photographs(&path("data/dog"));
+    for name in ["2.png", "3.png"] {
+        std::fs::remove_file(path("data/dog").join(name)).unwrap();
+    }
+    let classification = "[classification]\nbatch = 2\nsize = 8\nsigma = [0, 20]\n[optimizer]";
+    let config = CONFIG.replace("[optimizer]", classification).replace("held_out = 0.25", "held_out = 0.0");
+    std::fs::write(path("joint.toml"), config).unwrap();
+    let (config, data, out) = (path("joint.toml"), path("data"), path("run"));
+    let fit =
+        run(&["fit", "--config", text(&config), "--data", text(&data), "-o", text(&out), "--threads", "1"]);
+    assert!(fit.status.success(), "{}", String::from_utf8_lossy(&fit.stderr));
+    let (checkpoint, predictions) = (path("run/checkpoint"), path("predictions.jsonl"));
+    let eval =
+        ["eval", text(&checkpoint), "--data", text(&data), "--sigma", "25", "--json", "--threads", "1"];
+    let eval = [&eval[..], &["--predictions", text(&predictions)]].concat();
+    let figures: serde_json::Value = serde_json::from_slice(&run(&eval).stdout).unwrap();
+    let lines = std::fs::read_to_string(&predictions).unwrap();
+    let right = lines.lines().filter(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let path = Path::new(line["path"].as_str().unwrap());
+        path.parent().unwrap().ends_with(line["label"].as_str().unwrap())
+    });
+    let accuracy = right.count() as f64 / 6.0;
+    assert_eq!((lines.lines().count(), figures["images"].as_u64()), (6, Some(6)));
+    assert!((figures["accuracy"].as_f64().unwrap() - accuracy).abs() < 1e-9, "{figures}\n{lines}");
+    let level = &figures["denoising"][0];
+    assert!(level["psnr_conditional"].is_f64() && level["psnr_conditional"] != level["psnr"], "{figures}");
+    // Nothing is replaced, and nothing is computed that would have to be thrown away.
+    let again = run(&eval);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("predictions.jsonl"));
+    assert_eq!(std::fs::read_to_string(&predictions).unwrap(), lines);
+
+    for (name, extra) in [
+        ("attack", &["--linf", "0,64", "--l2", "0", "--draws", "1"][..]),
+        ("adversarial", &["--sigma", "25", "--images", "2"]),
+    ] {
+        let out = path(name);
+        let study = [name, text(&checkpoint), "--data", text(&data), "-o", text(&out), "--threads", "1"];
+        let output = run(&[&study[..], extra].concat());
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let json = std::fs::read(out.join(format!("{name}.json"))).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let rows = json["rows"].as_array().unwrap();
+        assert!(!rows.is_empty(), "{name}");
+        if name == "attack" {
+            let of = |strength: f64| {
+                let found = rows.iter().find(|row| row["norm"] == "linf" && row["epsilon"] == strength);
+                found.unwrap()["accuracy"].as_f64().unwrap()
+            };
+            assert!((of(0.0) - accuracy).abs() < 1e-9 && of(64.0) <= of(0.0), "{json}");
+        }
+    }
+}
+
 #[test]
 fn bad_input_gives_one_line_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -182,8 +244,8 @@ fn bad_input_gives_one_line_that_names_it() {
 /// The studies of checkpoints.
 const STUDIES: [&str; 7] = ["jacobian", "attack", "adversarial", "linearity", "generalize", "sample", "ood"];
 
-/// What a study leaves, that a second run adds to it and computes nothing again, and what it says of
-/// inputs it cannot use.
+/// What a study leaves, that a second run adds to it without computing it again, and what it says of
+/// unusable inputs.
 #[test]
 fn studies_leave_tables_and_plots_and_go_on() {
     let dir = tempfile::tempdir().unwrap();
@@ -242,7 +304,7 @@ fn studies_leave_tables_and_plots_and_go_on() {
         assert!(!done && stderr.contains("needs a network that classifies"), "{name}: {stderr}");
     }
 
-    // A second network of the name, and a folder that has that of a source.
+    // A second network of the same name, and a folder named like a source.
     let same = [text(&checkpoint), "--sigma", "25"];
     let (done, stderr, _) = study("generalize", &same);
     assert!(!done && stderr.contains("are named tiny"), "{stderr}");

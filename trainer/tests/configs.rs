@@ -1,4 +1,4 @@
-//! Every config that the repository holds: that it is read, and that its network takes steps.
+//! Every config in the repository can be read, and its network takes steps.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 

@@ -13,7 +13,7 @@ use gradresnet_train::objective;
 use tch::{Device, Kind, Tensor};
 
 const STEP: f64 = 1e-4;
-/// Of piecewise linear networks: so short that no unit switches within it.
+/// For piecewise linear networks: so short that no unit switches.
 const SHORT_STEP: f64 = 1e-7;
 /// Differences of fourth order with step h err by h⁴ and, in float64, by 1e-16/h relative to smooth
 /// values of order 1; both are far below this.
@@ -183,7 +183,7 @@ fn each_target_is_the_residual_of_its_denoiser() {
             let denoised = net.outputs(&noisy, &batch.sigma, weights).denoised.unwrap();
             let residual = (denoised - noisy) / &sigma + &batch.noise;
             let errors = residual.square().mean_dim([1i64, 2, 3].as_slice(), false, None::<Kind>);
-            // E σ of s², s uniform in [a, b], is (a² + ab + b²)/3; in 8-bit units.
+            // E σ, for σ = s² with s uniform in [a, b], is (a² + ab + b²)/3; in 8-bit units.
             let moment = (10.0 + (10.0f64 * 80.0).sqrt() + 80.0) / 3.0 / 255.0;
             (errors * &batch.sigma / moment).mean(None::<Kind>).double_value(&[])
         };
@@ -195,6 +195,33 @@ fn each_target_is_the_residual_of_its_denoiser() {
             let found = objective::denoising(&net, &batch, &config(target)).unwrap().double_value(&[]);
             close(found, expected, &format!("{name}, {target:?}"));
         }
+    }
+}
+
+/// From what the network computes, by other means: with the wrong sign, training would undo what it should learn.
+#[test]
+fn the_cross_entropy_falls_with_the_right_class_and_the_likelihood_with_the_density_of_the_data() {
+    let batch = batch();
+    let labels = batch.labels.as_ref().unwrap();
+    for (name, architecture) in variants() {
+        if name.contains("atch") {
+            continue; // A batch norm: in training it normalises by the batch.
+        }
+        let net = Network::random(&architecture, 3, 6, Kind::Double, Device::Cpu);
+        let p = net.density(&batch.noisy(), Phase::Evaluation).logits.unwrap().softmax(1, Kind::Double);
+        let of = |t: &Tensor, i: i64| t.double_value(&[i / 3, i % 3]);
+        let expected: f64 = (0..6).map(|i| -of(labels, i) * of(&p, i).ln() / 2.0).sum();
+        let found = objective::classification(&net, &batch).unwrap().double_value(&[]);
+        close(found, expected, &name);
+
+        let log_p = |images: &Tensor| {
+            let log_p = net.density(images, Phase::Evaluation).log_p.unwrap();
+            log_p.mean(Kind::Double).double_value(&[])
+        };
+        let (samples, data) = (log_p(&batch.clean), log_p(&batch.noisy()));
+        let found = objective::likelihood(&net, &batch, &batch.clean).unwrap().double_value(&[]);
+        // Of the two, whose difference may be small.
+        assert!((found - (samples - data)).abs() < 1e-9 * (samples.abs() + data.abs()), "{name}: {found}");
     }
 }
 

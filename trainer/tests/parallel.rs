@@ -79,7 +79,7 @@ fn parts_of_a_batch_have_the_loss_and_the_gradient_of_the_whole() {
         };
         for (whole, parts) in trained(1).into_iter().zip(trained(4)) {
             assert_eq!(whole.images, parts.images);
-            // Sums in float32 in another order, over a step that was taken with their gradient.
+            // Sums in float32 in another order, after a step taken with their gradient.
             let near =
                 |a: f64, b: f64| assert!((a - b).abs() < 1e-4 * a.abs(), "{norm}: {whole:?}, {parts:?}");
             near(whole.loss, parts.loss);

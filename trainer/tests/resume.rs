@@ -10,6 +10,7 @@ use gradresnet_train::config::Config;
 use gradresnet_train::fit::fit;
 use gradresnet_train::run::{CHECKPOINT, CONFIG, Run};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 /// Every kind of state: both rules, an average, running statistics, both objectives, every augmentation.
 const CASES: [(&str, &str, &str); 4] = [
@@ -97,8 +98,8 @@ adamw = { learning_rate = 1e-4 }
 const STEPS: u64 = 7;
 const STOP: u64 = 3;
 
-/// With two threads, batches of the first and the third case are cut into two parts. On a processor without bfloat16, what
-/// names it computes in float32.
+/// With two threads, batches of the first and the third case are cut into two parts. On a processor without bfloat16,
+/// cases that name it compute in float32.
 #[test]
 fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
     let dir = tempfile::tempdir().unwrap();
@@ -106,6 +107,8 @@ fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
     images(&data);
     let cases = CASES.iter().flat_map(|case| [1, 2].map(|threads| (threads, case)));
     for (threads, (name, norm, rest)) in cases {
+        // A thread that has not asked for its number before would be given what another test has set.
+        tch::get_num_threads();
         tch::set_num_threads(threads);
         let text = format!(
             "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\nprecision = \"{}\"\n{}{rest}",
@@ -153,7 +156,7 @@ fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
     }
 }
 
-/// Without an average and JEM's samples, what is lost with the optimiser's state is the momentum.
+/// Without an average and JEM's samples, only the momentum is lost with the optimiser's state.
 #[test]
 fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
     let dir = tempfile::tempdir().unwrap();
@@ -197,7 +200,7 @@ fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
     let finished = read(&short);
     let error = start(Some(&finished)).unwrap_err().to_string();
     assert!(error.contains("at step 7 already") && error.contains("raise"), "{error}");
-    // What goes on is the published average, and its origin is told.
+    // The published average goes on, and its origin is recorded.
     let averaged = Config::parse(&text.replace("[optimizer]", "[optimizer]\naverage = 0.5")).unwrap();
     let averaged = Config { data: "others".into(), ..averaged };
     let run = Run::start(averaged.clone(), place(&data), "test".into(), Some(&from)).unwrap();
@@ -205,7 +208,7 @@ fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
     let written = read(&short);
     assert_eq!(written.parameters, from.parameters);
     assert_eq!(written.spec.provenance.as_ref().unwrap().data, "none; then others");
-    // A second leg on the same images does not tell of them twice.
+    // A second leg on the same images does not name them twice.
     let run = Run::start(averaged, place(&data), "test".into(), Some(&written)).unwrap();
     run.checkpoint(&short).unwrap();
     assert_eq!(read(&short).spec.provenance.unwrap().data, "none; then others");
@@ -229,7 +232,7 @@ fn a_run_that_diverges_says_so_and_keeps_its_checkpoint() {
     let run_dir = dir.path().join("run");
     run.checkpoint(&run_dir).unwrap();
     let checkpoint = Checkpoint::read(&run_dir.join(CHECKPOINT)).unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     let error = fit(&mut run, &run_dir, &stop).unwrap_err().to_string();
     assert!(error.contains("diverged") && error.contains("jem.steps"), "{error}");
     assert_eq!(Checkpoint::read(&run_dir.join(CHECKPOINT)).unwrap(), checkpoint);
@@ -242,7 +245,7 @@ fn a_validation_that_fails_comes_after_the_checkpoint() {
     let data = dir.path().join("data");
     images(&data);
     let text = format!(
-        "name = \"t\"\ndata = \"none\"\nsteps = {STOP}\nheld_out = 0.25\n{}{}",
+        "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nvalidate_every = {STOP}\nheld_out = 0.25\n{}{}",
         architecture("group", false),
         CASES[0].2
     );
@@ -250,12 +253,74 @@ fn a_validation_that_fails_comes_after_the_checkpoint() {
     for name in ["cat/3.png", "dog/3.png"] {
         std::fs::write(data.join(name), "no image").unwrap();
     }
-    let (run_dir, stop) = (dir.path().join("run"), std::sync::atomic::AtomicBool::new(false));
+    let (run_dir, stop) = (dir.path().join("run"), AtomicBool::new(false));
     std::fs::create_dir(&run_dir).unwrap();
     let error = format!("{:#}", fit(&mut run, &run_dir, &stop).unwrap_err());
     assert!(error.contains("3.png: not a readable image"), "{error}");
     let checkpoint = Checkpoint::read(&run_dir.join(CHECKPOINT)).unwrap();
     assert_eq!(checkpoint.spec.provenance.unwrap().steps, STOP);
+}
+
+#[test]
+fn what_is_published_is_the_average_of_the_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    images(&data);
+    let text = format!(
+        "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\n{}{}",
+        architecture("group", false),
+        CASES[0].2.replace("average = 0.99", "average = 0.5")
+    );
+    let mut run = Run::start(Config::parse(&text).unwrap(), place(&data), "test".into(), None).unwrap();
+    let mut checkpoint = |taken| {
+        steps(&mut run, taken);
+        run.checkpoint(dir.path()).unwrap();
+        Checkpoint::read(&dir.path().join(CHECKPOINT)).unwrap().parameters
+    };
+    let (start, average) = (checkpoint(0), checkpoint(1));
+    let path = dir.path().join(CHECKPOINT).join("optimizer.safetensors");
+    let (saved, _) = gradresnet_models::tensors::read(&path).unwrap();
+    for (name, start) in &start {
+        let raw = saved[&format!("raw.{name}")].to_f64();
+        // The memory of the first step is shortened from a half to a tenth.
+        let expected = start.to_f64().into_iter().zip(raw).map(|(start, raw)| start + 0.9 * (raw - start));
+        for (found, expected) in average[name].to_f64().into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{name}: {found}, not {expected}");
+        }
+    }
+}
+
+/// The message of an interrupted run is that its checkpoint is there.
+#[test]
+fn a_run_that_is_stopped_loses_no_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    images(&data);
+    let text = format!(
+        "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\n{}{}",
+        architecture("group", false),
+        CASES[0].2
+    );
+    let start = || Run::start(Config::parse(&text).unwrap(), place(&data), "test".into(), None).unwrap();
+    let expected = steps(&mut start(), STEPS).last().unwrap().loss;
+    let (run_dir, mut run) = (dir.path().join("run"), start());
+    std::fs::create_dir(&run_dir).unwrap();
+    std::fs::write(run_dir.join(CONFIG), &text).unwrap();
+    let (stop, go_on) = (AtomicBool::new(true), AtomicBool::new(false));
+    let error = fit(&mut run, &run_dir, &stop).unwrap_err().to_string();
+    assert!(error.contains("stopped after step 1"), "{error}");
+    // The images have moved meanwhile.
+    let moved = dir.path().join("moved");
+    std::fs::rename(&data, &moved).unwrap();
+    let mut run = Run::resume(&run_dir, |_| place(&moved)).unwrap();
+    assert_eq!(run.steps(), 1);
+    fit(&mut run, &run_dir, &go_on).unwrap();
+    let metrics = std::fs::read_to_string(run_dir.join("metrics.jsonl")).unwrap();
+    let lines = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let losses: Vec<_> =
+        lines.map(|line| (line["step"].as_u64().unwrap(), line["train/loss"].as_f64().unwrap())).collect();
+    assert_eq!(losses.iter().map(|(step, _)| *step).collect::<Vec<_>>(), (1..=STEPS).collect::<Vec<_>>());
+    assert_eq!(losses.last().unwrap().1, expected);
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Graph {
         self.add_shared(Arc::new(operator), inputs)
     }
 
-    /// [`Graph::add`] for an operator that other graphs have too.
+    /// [`Graph::add`] for an operator that graphs share.
     ///
     /// # Errors
     /// If the inputs do not suit the operator.
@@ -156,13 +156,13 @@ impl Graph {
         self.nodes.iter().enumerate().map(|(i, node)| (NodeId(i), node))
     }
 
-    /// How many nodes compute something: neither inputs nor constants.
+    /// How many nodes compute something, unlike inputs and constants.
     pub fn operations(&self) -> usize {
         self.nodes.iter().filter(|n| !n.inputs.is_empty()).count()
     }
 
-    /// A graph with every node passed through `rule`, which adds to the new graph what replaces it
-    /// (`None`: the node itself). Only what the outputs need is kept.
+    /// A graph with every node passed through `rule`, which adds its replacement to the new graph, or
+    /// returns `None` to keep it. Only what the outputs need is kept.
     ///
     /// # Errors
     /// As for [`Graph::add`].

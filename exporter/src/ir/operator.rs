@@ -9,7 +9,7 @@ use crate::ops::reduce::{Extent, Reduce};
 use crate::ops::shape::BroadcastTo;
 use std::fmt::Debug;
 
-/// One kind of node. Adding one: `docs/adding-an-operator.md`.
+/// One kind of node. To add one, see `docs/adding-an-operator.md`.
 pub trait Operator: Debug + Send + Sync {
     /// Its name in node names and in messages.
     fn name(&self) -> &'static str;
@@ -27,8 +27,8 @@ pub trait Operator: Debug + Send + Sync {
     /// If a node cannot be added, which is a fault of the rule.
     fn vjp(&self, backward: &mut Backward) -> Result<Vec<Option<NodeId>>>;
 
-    /// Whether its output changes smoothly with its inputs: reverse mode does not look behind one that
-    /// does not.
+    /// Whether its output changes smoothly with its inputs: reverse mode stops at one whose output does
+    /// not.
     fn is_differentiable(&self) -> bool {
         true
     }
@@ -36,7 +36,7 @@ pub trait Operator: Debug + Send + Sync {
     /// Adds its ONNX nodes.
     fn emit(&self, emitter: &mut Emitter, inputs: &[String], output: &str);
 
-    /// What distinguishes it from others: two operators of one key on the same inputs are one node.
+    /// What distinguishes it from others: operators with equal keys and inputs are one node.
     fn key(&self) -> String {
         format!("{self:?}")
     }
@@ -118,7 +118,7 @@ impl Backward<'_> {
             gradient = self.graph.add(Reduce::sum(&varying), &[gradient])?;
         }
         if !constant.is_empty() {
-            // The same value everywhere along these axes: as often as they are long.
+            // Constant along these axes, so its sum is itself times their extent.
             let count = self.graph.add(Extent { axes: constant }, &[self.output])?;
             gradient = self.graph.mul(gradient, count)?;
         }

@@ -17,7 +17,7 @@ pub enum Dim {
 pub type Shape = Vec<Dim>;
 
 impl Dim {
-    /// The number, if it does not depend on the sizes.
+    /// The number, if it is known.
     pub fn fixed(self) -> Option<usize> {
         match self {
             Dim::Fixed(n) => Some(n),
@@ -25,7 +25,7 @@ impl Dim {
         }
     }
 
-    /// After a convolution with same padding and this stride.
+    /// The extent after a convolution of this stride with same padding.
     pub fn divided(self, stride: usize) -> Option<Dim> {
         match self {
             Dim::Fixed(n) => n.is_multiple_of(stride).then(|| Dim::Fixed(n / stride)),
@@ -35,7 +35,7 @@ impl Dim {
         }
     }
 
-    /// After the transpose of a convolution with this stride.
+    /// The extent after the transpose of such a convolution.
     pub fn multiplied(self, stride: usize) -> Option<Dim> {
         match self {
             Dim::Fixed(n) => Some(Dim::Fixed(n * stride)),

@@ -46,18 +46,18 @@ impl Tensor {
         &self.values
     }
 
-    /// Each element replaced.
+    /// `f` of each element.
     pub fn map(&self, f: impl Fn(f64) -> f64) -> Tensor {
         Tensor { shape: self.shape.clone(), values: self.values.iter().map(|&x| f(x)).collect() }
     }
 
-    /// The same elements in another shape of as many.
+    /// The same elements in another shape; `None` if it holds more or fewer.
     pub fn reshaped(&self, shape: Vec<usize>) -> Option<Tensor> {
         Tensor::new(shape, self.values.clone())
     }
 
-    /// Position of the element at `index` of a tensor of at least this rank, into whose shape this one
-    /// broadcasts: axes are aligned at the end, and those of extent 1 stay at 0.
+    /// Position of the element for `index` into a shape that this one broadcasts to: axes are aligned at
+    /// the end, and those of extent 1 stay at 0.
     fn position(&self, index: &[usize]) -> usize {
         let skip = index.len() - self.shape.len();
         self.shape
@@ -71,7 +71,7 @@ impl Tensor {
         self.values[self.position(index)]
     }
 
-    /// Element by element with another tensor, broadcasting.
+    /// `f` of this and another tensor, element by element, broadcasting.
     pub fn zip(&self, other: &Tensor, f: impl Fn(f64, f64) -> f64) -> Tensor {
         if self.shape == other.shape {
             let values = self.values.iter().zip(&other.values).map(|(&a, &b)| f(a, b)).collect();

@@ -13,7 +13,7 @@ pub struct Conv {
 }
 
 /// The transpose of [`Conv`] with the same kernel `[O,I,k,k]` and stride: `[N,O,h,w]` to
-/// [N,I,h·stride,w·stride].
+/// `[N,I,h·stride,w·stride]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvTranspose {
     /// That of the convolution.
@@ -34,8 +34,8 @@ fn same_padding(kernel: usize) -> usize {
     (kernel - 1) / 2
 }
 
-/// Calls `f` with the position in the image, the position in the result and that in the kernel, for
-/// every product of the convolution of one plane.
+/// For every product of the convolution of one plane, calls `f` with its positions in the image, in the
+/// result and in the kernel.
 fn for_each_tap(size: [usize; 2], stride: usize, k: usize, mut f: impl FnMut(usize, usize, usize)) {
     let [height, width] = size;
     let (rows, columns, pad) = (height / stride, width / stride, same_padding(k));
@@ -143,7 +143,7 @@ impl Operator for ConvTranspose {
     fn emit(&self, emitter: &mut Emitter, inputs: &[String], output: &str) {
         let k = emitter.extent_of(&inputs[1], 2);
         let mut attributes = geometry(k, self.stride);
-        // Of the sizes that the convolution maps to one, the largest: a multiple of the stride.
+        // The largest size that the convolution maps to this one: a multiple of the stride.
         attributes.push(("output_padding", Attribute::Ints(vec![self.stride as i64 - 1; 2])));
         emitter.node("ConvTranspose", inputs, output, &attributes);
     }
@@ -157,8 +157,8 @@ fn geometry(k: usize, stride: usize) -> Vec<(&'static str, Attribute)> {
     ]
 }
 
-/// Of a kernel `[O,I,k,k]`, the one `[I,O,k,k]` whose convolution of stride 1 is the transpose of that of the given
-/// one: flipped in space, channel axes exchanged.
+/// The kernel `[I,O,k,k]` whose convolution of stride 1 is the transpose of that with a kernel `[O,I,k,k]`: flipped in
+/// space, channel axes exchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransposedKernel;
 

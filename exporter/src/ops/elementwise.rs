@@ -6,10 +6,10 @@ use crate::ir::{Backward, Dim, Graph, NodeId, Operator, Shape, Tensor};
 use crate::onnx::{Attribute, Emitter};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, PI};
 
-/// Bounds ln φ(x) from below: φ(x) is 4e-18 for |x| > 8.8, and neither it nor its products with gradients above 1e-20 are
-/// subnormal numbers of float32, as φ by itself is from 13.2 on. Some processors are many times as slow at those; on one of
-/// Intel's they took two thirds of the time of `photo`. Φ(x) + xφ(x), the derivative of GELU, is off by 4e-18·|x|, and
-/// 1 + erf, which it is made of, is rounded to 6e-8.
+/// Lower bound of ln φ(x): φ(x) stays at 4e-18 for |x| > 8.8, so that neither it nor its products with gradients above
+/// 1e-20 are subnormal in float32, as the exact φ is from 13.2 on. Some processors are many times slower at subnormal
+/// numbers; on one of Intel's they took two thirds of `photo`'s time. Φ(x) + xφ(x), the derivative of GELU, is off by
+/// 4e-18·|x|; the 1 + erf in it is rounded to 6e-8 anyway.
 const LEAST_LOG_DENSITY: f64 = -40.0;
 
 /// A function of two tensors that broadcast.
@@ -21,11 +21,11 @@ pub enum Binary {
     Sub,
     /// a · b
     Mul,
-    /// The larger of both. Lowering makes it; where both are the same, its gradient is 0.
+    /// The larger of the two. Lowering makes it; where they are equal, its gradient is 0.
     Max,
 }
 
-/// The larger of both. What is no number stays so, as with NumPy, which ONNX defines its operators by.
+/// The larger of the two, or NaN if either is, as in NumPy, by which ONNX defines its operators.
 pub fn larger(a: f64, b: f64) -> f64 {
     if a > b || a.is_nan() { a } else { b }
 }
@@ -248,7 +248,7 @@ impl Operator for Unary {
                 emitter.node("Greater", &[inputs[0].clone(), zero], &positive, &[]);
                 emitter.node("Cast", &[positive], output, &[("to", Attribute::FLOAT)]);
             }
-            // The rest are ONNX's own, or gone after lowering.
+            // The rest are ONNX operators, or gone after lowering.
             _ => emitter.node(self.name(), inputs, output, &[]),
         }
     }

@@ -55,7 +55,7 @@ impl Operator for Input {
         Ok(self.shape.clone())
     }
 
-    /// Inputs are given to the evaluator, which does not ask.
+    /// Not called: the evaluator is given the inputs.
     fn evaluate(&self, _: &[&Tensor]) -> Tensor {
         Tensor::scalar(f64::NAN)
     }

@@ -1,4 +1,4 @@
-//! The operators, a file a family. Each has its shape rule, its value, its reverse-mode rule and its
+//! The operators, one file per family. Each has its shape rule, its value, its reverse-mode rule and its
 //! ONNX nodes side by side.
 
 pub mod cast;

@@ -1,7 +1,7 @@
 //! Statistics of groups of channels.
 //!
-//! Those of a group are means of those of its channels, so that only reductions of planes, which engines
-//! do at the speed of memory, see the whole image.
+//! A group's are the means of its channels', so that only reductions over planes, which engines do at
+//! the speed of memory, read the whole image.
 
 use crate::error::Result;
 use crate::ir::{Backward, Dim, Graph, NodeId, Operator, Shape, Tensor};
@@ -12,7 +12,7 @@ use crate::ops::linear::Linear;
 use crate::ops::reduce::{Extent, Reduce};
 use crate::ops::shape::Reshape;
 
-/// `value` where a channel belongs to a group, `[G,C]`.
+/// `value` where a channel belongs to a group, else 0: `[G,C]`.
 fn membership(g: &mut Graph, channels: usize, size: usize, value: f64) -> Result<NodeId> {
     let belongs = |at: &[usize]| if at[1] / size == at[0] { value } else { 0.0 };
     g.add(Constant::new(Tensor::from_fn(&[channels / size, channels], belongs)), &[])
@@ -31,7 +31,7 @@ pub fn group_means(g: &mut Graph, x: NodeId, size: usize) -> Result<NodeId> {
     g.add(Linear { transposed: false }, &[mean, average])
 }
 
-/// Values of groups `[N,G]` for each of their `size` channels, `[N,C,1,1]`.
+/// Values `[N,G]` of groups, repeated for each of their `size` channels: `[N,C,1,1]`.
 ///
 /// # Errors
 /// As for [`Graph::add`].
@@ -54,7 +54,7 @@ pub fn centred(g: &mut Graph, x: NodeId, size: usize) -> Result<NodeId> {
 }
 
 /// Variances `[N,G]` of groups of `size` channels of `[N,C,H,W]`. It has a reverse-mode rule of its own because
-/// that of its parts does not see that what is centred has mean zero, and takes one more pass over the image.
+/// those of its parts do not know that centred values have mean zero, and take one more pass over the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupVariance {
     /// Channels in a group; it divides C.

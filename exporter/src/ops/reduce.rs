@@ -1,11 +1,11 @@
-//! Sums and means over axes, and how many elements they are over.
+//! Sums and means over axes, and the number of elements along them.
 
 use crate::error::Result;
 use crate::ir::{Backward, Dim, NodeId, Operator, Shape, Tensor};
 use crate::onnx::{Attribute, Emitter};
 use crate::ops::elementwise::Unary;
 
-/// A sum or a mean over some axes, which stay with extent 1.
+/// A sum or a mean over some axes, which are kept with extent 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reduce {
     kind: ReduceKind,
@@ -81,7 +81,7 @@ impl Operator for Reduce {
     }
 
     fn emit(&self, emitter: &mut Emitter, inputs: &[String], output: &str) {
-        // The axes of ReduceMean became an input in opset 18; ReduceSum's had in 13.
+        // ReduceMean's axes became an input in opset 18, ReduceSum's in 13.
         if self.kind == ReduceKind::Mean && emitter.opset() < 18 {
             let axes = Attribute::ints(&self.axes);
             emitter.node(self.name(), inputs, output, &[("axes", axes), ("keepdims", Attribute::Int(1))]);

@@ -1,4 +1,4 @@
-//! Operators that move values and do not change them.
+//! Operators that move values without changing them.
 
 use crate::error::Result;
 use crate::ir::shape::broadcast;
@@ -45,7 +45,7 @@ impl Operator for Reshape {
     fn evaluate(&self, inputs: &[&Tensor]) -> Tensor {
         let x = inputs[0];
         let shape = self.shape.iter().map(|d| d.fixed().unwrap_or(x.shape()[0])).collect();
-        // The shape rule saw as many elements on both sides.
+        // The shape rule ensures as many elements on both sides.
         x.reshaped(shape).unwrap_or_else(|| x.clone())
     }
 
@@ -94,7 +94,7 @@ impl Operator for BroadcastTo {
     }
 }
 
-/// Inputs one after another along an axis of fixed extents.
+/// Inputs joined along an axis on which their extents are fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Concat {
     /// The axis.
@@ -141,7 +141,7 @@ impl Operator for Concat {
         let mut start = 0;
         let mut gradients = Vec::new();
         for (&input, &wanted) in b.inputs.iter().zip(&b.wanted) {
-            // The shape rule saw a fixed extent.
+            // The shape rule ensures a fixed extent.
             let end = start + b.graph.shape(input)[self.axis].fixed().unwrap_or_default();
             let slice = Slice { axis: self.axis, start, end };
             gradients.push(if wanted { Some(b.graph.add(slice, &[gradient])?) } else { None });
@@ -197,7 +197,7 @@ impl Operator for Slice {
 
     fn vjp(&self, b: &mut Backward) -> Result<Vec<Option<NodeId>>> {
         let gradient = b.full_gradient()?;
-        // The shape rule saw a fixed extent.
+        // The shape rule ensures a fixed extent.
         let extent = b.graph.shape(b.inputs[0])[self.axis].fixed().unwrap_or_default();
         let pad = ZeroPad { axis: self.axis, before: self.start, after: extent - self.end };
         Ok(vec![Some(b.graph.add(pad, &[gradient])?)])
@@ -255,7 +255,7 @@ impl Operator for ZeroPad {
 
     fn vjp(&self, b: &mut Backward) -> Result<Vec<Option<NodeId>>> {
         let gradient = b.full_gradient()?;
-        // The shape rule saw a fixed extent.
+        // The shape rule ensures a fixed extent.
         let extent = b.graph.shape(b.inputs[0])[self.axis].fixed().unwrap_or_default();
         let slice = Slice { axis: self.axis, start: self.before, end: self.before + extent };
         Ok(vec![Some(b.graph.add(slice, &[gradient])?)])

@@ -38,7 +38,7 @@ fn entry(operator: impl Operator + 'static, inputs: &[&[usize]], smooth: &[bool]
     }
 }
 
-/// The table: a line an operator, more where its cases differ.
+/// The table: one line per operator, more where its cases differ.
 fn table() -> Vec<Entry> {
     let both = &[true, true];
     let mut table = Vec::new();
@@ -95,7 +95,7 @@ fn given(entry: &Entry) -> Values {
     entry.inputs.iter().enumerate().map(tensor).collect()
 }
 
-/// The float64 evaluator is the judge of what overflows in float16.
+/// Else the float64 evaluator would hide what overflows in float16.
 #[test]
 fn what_is_no_number_stays_so() {
     let image = Tensor::from_fn(&[1, 1, 4, 4], |at| if at[2..] == [1, 2] { f64::NAN } else { 1.0 });
@@ -128,7 +128,7 @@ fn graph(entry: &Entry) -> (Graph, Vec<NodeId>, NodeId) {
 fn every_rule_agrees_with_central_differences() {
     const STEP: f64 = 1e-5;
     for entry in table().iter().filter(|e| e.smooth.contains(&true)) {
-        // A gradient that differs everywhere, and one that is the same everywhere.
+        // A gradient that varies, and one that is the same everywhere.
         for uniform in [false, true] {
             let (mut graph, inputs, output) = graph(entry);
             let rank = graph.shape(output).len();
@@ -216,7 +216,7 @@ fn tract_computes_what_the_evaluator_computes() {
     }
 }
 
-/// φ leaves the normal numbers of float32 (1.2e-38) at 13.2; with this much left, no product with a gradient above 1e-20 does.
+/// φ leaves float32's normal numbers (1.2e-38) at 13.2; bounded, not even its product with a gradient of 1e-20 does.
 #[test]
 fn the_normal_density_is_never_too_small_for_a_normal_number() {
     let (mut graph, _, output) = graph(&entry(Unary::NormalPdf, &[&[61]], &[true]));

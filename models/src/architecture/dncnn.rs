@@ -23,7 +23,7 @@ pub struct DnCnn {
     pub width: usize,
     /// `batch`, as published, or `none`.
     pub norm: Norm,
-    /// Whether convolutions and norms have biases; without, and without a norm, D is homogeneous (Mohan et
+    /// Whether convolutions and norms have biases. With neither biases nor norms, D is homogeneous (Mohan et
     /// al. 2020).
     pub biases: bool,
 }

@@ -23,14 +23,14 @@ pub struct DruNet {
     pub width: usize,
     /// Residual blocks at each scale, on the way down, at the bottom, and on the way up.
     pub blocks: usize,
-    /// Whether the network is told σ, as a fourth channel of its input. Without it it is blind, as DnCNN is.
+    /// Whether the network is told σ, as a fourth channel of its input. If not, it is blind, as DnCNN is.
     pub noise_map: bool,
 }
 
 impl DruNet {
     /// Total stride.
     pub const STRIDE: usize = 8;
-    /// Scales, the full resolution among them.
+    /// Scales, including full resolution.
     pub const SCALES: usize = 4;
 
     /// Channels of the input.
@@ -51,7 +51,7 @@ impl DruNet {
             let passes = if scale + 1 < DruNet::SCALES { 2.0 } else { 1.0 };
             total += passes * self.blocks as f64 * 18.0 * width * width * area;
             if scale + 1 < DruNet::SCALES {
-                // Down, and up: four taps each for a pixel of the smaller image, or one for each of the larger.
+                // Down and up: four taps per pixel of the smaller image are one per pixel of the larger.
                 total += 2.0 * 2.0 * width * width * area;
             }
         }

@@ -73,7 +73,7 @@ pub enum SideConnections {
 }
 
 impl GradResNet {
-    /// Total stride: H and W of what the graphs take are multiples of it.
+    /// Total stride: H and W of the graphs' images are multiples of it.
     pub fn stride(&self) -> usize {
         self.stem.stride() << (self.blocks.len().max(1) - 1)
     }
@@ -162,7 +162,7 @@ pub fn has_shortcut(stage: usize, block: usize) -> bool {
 }
 
 impl Default for GradResNet {
-    /// What trains best among the forms measured: the table in `docs/training.md`.
+    /// The form that trains best at this width: `docs/models.md`, "What was tried".
     fn default() -> Self {
         GradResNet {
             stem: Stem::Cifar,

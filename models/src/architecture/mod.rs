@@ -1,4 +1,4 @@
-//! Networks: a family, and the fields of that family. One file a family says what its fields mean, what
+//! Networks: a family, and the fields of that family. Each family's file says what its fields mean, what
 //! they may be, and which parameters they imply.
 //!
 //! All take images `[N,3,H,W]` in image units. What they yield differs: see [`Architecture::has_energy`] and
@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::parameters::{List, Parameter};
 use serde::{Deserialize, Serialize};
 
-/// A network. In JSON and TOML the family is the one key, `{"resnet": {…}}`.
+/// A network. In JSON and TOML the family is the only key, `{"resnet": {…}}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Architecture {
@@ -32,7 +32,7 @@ pub enum Architecture {
     DruNet(DruNet),
 }
 
-/// The first convolution and its total effect on size.
+/// The first convolution: its kernel and its stride.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stem {
@@ -130,8 +130,8 @@ impl Architecture {
         }
     }
 
-    /// Whether, in training too, what it makes of an image depends on that image alone. Batch norm makes it depend on
-    /// those beside it.
+    /// Whether, in training too, its output for an image depends on that image alone. With batch norm it depends on
+    /// the whole batch.
     pub fn treats_images_apart(&self) -> bool {
         let norm = match self {
             Architecture::GradResNet(a) => a.norm,
@@ -142,7 +142,7 @@ impl Architecture {
         norm != Norm::Batch
     }
 
-    /// Total stride: H and W of what the network takes are multiples of it.
+    /// Total stride: H and W of the network's images are multiples of it.
     pub fn stride(&self) -> usize {
         match self {
             Architecture::GradResNet(a) => a.stride(),
@@ -162,7 +162,7 @@ impl Architecture {
         }
     }
 
-    /// Whether convolutions or norms have biases. (A head's does not count: it is not in the way of the
+    /// Whether convolutions or norms have biases. (A head's would not count: it does not act on the
     /// image.)
     pub fn biases(&self) -> bool {
         match self {
@@ -182,7 +182,7 @@ impl Architecture {
         }
     }
 
-    /// Multiply-adds of the convolutions per input pixel, of the forward pass alone; a denoiser by
+    /// Multiply-adds of the convolutions per input pixel, for the forward pass alone; denoising by
     /// gradient takes twice as many.
     pub fn multiply_adds_per_pixel(&self) -> f64 {
         match self {
@@ -193,8 +193,8 @@ impl Architecture {
         }
     }
 
-    /// Channels, for each pixel of the image, of what the first layer and every block put out. That is what a gradient
-    /// keeps; of a network that needs none, what goes into a layer and comes out of it.
+    /// Channels that the first layer and all blocks output, per pixel of the image: what a gradient must keep. For a
+    /// network that needs no gradient, those that one layer takes and outputs.
     pub fn features_per_pixel(&self) -> f64 {
         match self {
             Architecture::GradResNet(a) => stages_features(a.stem, a.width, &a.blocks),
@@ -253,15 +253,15 @@ fn default_group_size() -> usize {
     8
 }
 
-/// [`Architecture::features_per_pixel`] of stages, each with twice the channels and a quarter of the pixels of the one
-/// before.
+/// [`Architecture::features_per_pixel`] of stages, each with twice the channels and a quarter of the pixels of the
+/// previous one.
 fn stages_features(stem: Stem, width: usize, blocks: &[usize]) -> f64 {
     let blocks = blocks.iter().zip(0..).map(|(&blocks, stage)| blocks as f64 / 2f64.powi(stage));
     width as f64 / stem.stride().pow(2) as f64 * (1.0 + blocks.sum::<f64>())
 }
 
-/// Multiply-adds per pixel of stages of basic blocks whose first has `width` channels at `area` pixels a
-/// pixel: what [`GradResNet`] and [`ResNet`] share.
+/// Multiply-adds per image pixel of stages of basic blocks, the first with `width` channels at `area` pixels
+/// per image pixel: what [`GradResNet`] and [`ResNet`] share.
 fn stages_multiply_adds(width: usize, blocks: &[usize], mut area: f64) -> f64 {
     let mut total = 0.0;
     for (stage, &blocks) in blocks.iter().enumerate() {

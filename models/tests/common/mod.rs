@@ -83,7 +83,7 @@ pub fn golden(spec: &Spec) -> Golden {
     Golden { source: "by hand".into(), cases: vec![case(1, 4, 4), case(2, 4, 6)] }
 }
 
-/// All of it.
+/// All of the above.
 pub fn checkpoint() -> Checkpoint {
     let spec = spec();
     let (parameters, golden) = (tensors(&spec), golden(&spec));

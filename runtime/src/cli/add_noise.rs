@@ -36,7 +36,7 @@ pub struct Args {
     format: OutputFormat,
     #[command(flatten)]
     existing: ExistingArgs,
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(long, short)]
     quiet: bool,
 }
@@ -80,6 +80,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         job.write(&picture, &Encoding { format, ..Encoding::default() })
     };
     workers::finish_files_when_interrupted()?;
+    Placed::check(&placed.jobs)?;
     Placed::clean(&placed.jobs);
     workers::for_each(&placed.jobs, &console, |job| match add(job) {
         Ok(true) => console.log(job.output.display()),

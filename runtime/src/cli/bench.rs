@@ -8,7 +8,7 @@ use gradresnet::{Session, bench, zoo};
 
 /// Measure how long a model takes here
 ///
-/// The model's graphs, at one size, after a warm-up: the median and the tenth and ninetieth percentile of a run.
+/// Times the model's graphs at one size, after a warm-up: the median, tenth and ninetieth percentile of a run.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -33,7 +33,7 @@ pub struct Args {
     /// Threads within a run [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// One JSON object a measurement
+    /// One JSON object per measurement
     #[arg(long)]
     json: bool,
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 /// Images of one size that go through the network together.
 const BATCH: usize = 64;
 
-/// Classes of the model that are named.
+/// Classes of the model that a note lists.
 const SHOWN_CLASSES: usize = 10;
 
 /// Print the most probable classes of images
@@ -31,7 +31,7 @@ pub struct Args {
     top: u32,
     #[command(flatten)]
     model: ModelArgs,
-    /// One JSON object a line: path, top (label and probability, best first)
+    /// One JSON object per line: path, top (label and probability, best first)
     #[arg(long)]
     json: bool,
 }
@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let found = args.inputs.find(None);
     let console = found.console(false);
     let mut scaled = 0;
-    // Images of any size rarely have one in common, and are larger.
+    // Where any size is allowed, images rarely agree, and are larger.
     let batch = if spec.image_size.is_some() { BATCH } else { 1 };
     for some in found.inputs.chunks(4 * batch * rayon::current_num_threads()) {
         let pictures: Vec<Result<Loaded>> = some.par_iter().map(|input| load(input, &session)).collect();
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     if let (Some(size), true) = (spec.image_size, scaled > 0) {
         console.say(format!("cut to a square and scaled to {size}×{size} pixels: {}", images(scaled)));
-        // Who brings other images than the model's own may expect it to know other things.
+        // Users of images unlike the model's own may expect classes that it lacks.
         let some = spec.classes.iter().take(SHOWN_CLASSES).map(String::as_str).collect::<Vec<_>>().join(", ");
         let more = if spec.classes.len() > SHOWN_CLASSES { ", …" } else { "" };
         let (name, count) = (&spec.name, spec.classes.len());
@@ -86,12 +86,12 @@ fn load(input: &Input, session: &Session) -> Result<Loaded> {
     })
 }
 
-/// Probabilities for each picture that was read. Those of one size run together.
+/// Probabilities of each picture, or its error. Neighbours of one size run together.
 fn classify(batch: &[Result<Loaded>], session: &Session) -> Vec<Result<Vec<f32>>> {
     let mut rows: Vec<Result<Vec<f32>>> = Vec::new();
     for run in batch.chunk_by(|a, b| size(a).is_some() && size(a) == size(b)) {
         let Some((height, width)) = size(&run[0]) else {
-            // A run of one, which could not be read: `chunk_by` never joins those.
+            // A single unreadable picture: `chunk_by` never joins those.
             rows.extend(run.iter().map(|r| match r {
                 Err(error) => Err(anyhow::anyhow!("{error:#}")),
                 Ok(_) => Ok(Vec::new()),

@@ -1,7 +1,7 @@
 //! `gradresnet compare`
 
 use super::console::Outcome;
-use super::inputs::ExistingArgs;
+use super::inputs::{ExistingArgs, resolved};
 use anyhow::{Context, Result, bail, ensure};
 use gradresnet::{Encoding, Format, Picture};
 use ndarray::{Array3, Axis, concatenate};
@@ -50,6 +50,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
         "{}: a strip is a PNG file; let its name end in .png",
         args.output.display()
     );
+    let mut compared = [&args.noisy, &args.denoised].into_iter().chain(&args.reference);
+    ensure!(
+        compared.all(|path| resolved(path) != resolved(&args.output)),
+        "{}: is one of the images that are compared; name another file with -o",
+        args.output.display()
+    );
     if args.output.exists() && !args.existing.overwrite {
         if args.existing.skip_existing {
             return Ok(Outcome::Done);
@@ -73,6 +79,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             .context("the pictures cannot be put together")?;
     }
     let encoding = Encoding { format: Some(Format::Png), ..Encoding::default() };
-    Picture::from_pixels(strip.view()).write(&args.output, &encoding)?;
+    let write = if args.existing.overwrite { Picture::write } else { Picture::write_new };
+    write(&Picture::from_pixels(strip.view()), &args.output, &encoding)?;
     Ok(Outcome::Done)
 }

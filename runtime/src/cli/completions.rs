@@ -36,7 +36,8 @@ pub fn completions(args: &CompletionsArgs) -> Result<Outcome> {
 pub fn man(args: &ManArgs) -> Result<Outcome> {
     let folder = args.output.display();
     std::fs::create_dir_all(&args.output).with_context(|| format!("{folder}: cannot be made"))?;
-    let mut program: Command = super::Cli::command();
+    // Of `help` there would be a page for each command once more.
+    let mut program: Command = super::Cli::command().disable_help_subcommand(true);
     program.build();
     clap_mangen::generate_to(program, &args.output)
         .with_context(|| format!("{folder}: the pages cannot be written"))?;

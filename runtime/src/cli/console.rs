@@ -1,17 +1,18 @@
 //! What people see while a command works, and how it ends.
 
+use gradresnet_models::write_printable;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// How a command ended that was able to start.
+/// How a command that could start ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything was done.
     Done,
-    /// At least one input failed, or the report, and was named on stderr.
+    /// At least one input, or the report, failed and was named on stderr.
     SomeFailed,
     /// Every input failed, and was named on stderr.
     AllFailed,
@@ -19,15 +20,27 @@ pub enum Outcome {
     Interrupted,
 }
 
-/// A line of the result, on stdout. A reader that has gone away (`| head`) is no failure; a full disk is
-/// one, and ends the program: what follows could not be written either.
+/// What a shell reports of a program that writes to a reader that has gone away.
+const BROKEN_PIPE_STATUS: i32 = 141;
+
+/// A line of the result, on stdout. If it cannot be written, the program ends, since what follows could not be
+/// either: quietly if the reader has gone away (`| head`).
 pub fn line(text: impl Display) {
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("error: standard output: {error}");
-            std::process::exit(1);
+    if let Err(error) = writeln!(std::io::stdout(), "{text}") {
+        if error.kind() == ErrorKind::BrokenPipe {
+            std::process::exit(BROKEN_PIPE_STATUS);
         }
-        _ => {}
+        eprintln!("error: standard output: {error}");
+        std::process::exit(1);
+    }
+}
+
+/// A message whose control characters are escaped: names of files may hold escape sequences, which a terminal would obey.
+struct Printable<T>(T);
+
+impl<T: Display> Display for Printable<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write_printable(f, &self.0)
     }
 }
 
@@ -59,7 +72,7 @@ impl Console {
     /// Says something to people: above the bar on a terminal, a plain line on stderr elsewhere.
     pub fn say(&self, text: impl Display) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            self.bar.suspend(|| eprintln!("{}", Printable(text)));
         }
     }
 
@@ -68,7 +81,7 @@ impl Console {
         self.bar.suspend(|| line(text));
     }
 
-    /// Names what happened to each file where there is no bar to show it.
+    /// Says what happened to a file, where there is no bar to show it.
     pub fn log(&self, text: impl Display) {
         if self.bar.is_hidden() {
             self.say(text);
@@ -78,13 +91,13 @@ impl Console {
     /// Names an input that failed, and goes on.
     pub fn fail(&self, error: &anyhow::Error) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        self.bar.suspend(|| eprintln!("error: {error:#}"));
+        self.bar.suspend(|| eprintln!("error: {}", Printable(format!("{error:#}"))));
     }
 
-    /// Says what failed that is no input, the first time.
+    /// Reports the first failure that is not an input's.
     pub fn fail_beside(&self, error: &anyhow::Error) {
         if !self.failed_beside.swap(true, Ordering::Relaxed) {
-            self.bar.suspend(|| eprintln!("error: {error:#}"));
+            self.bar.suspend(|| eprintln!("error: {}", Printable(format!("{error:#}"))));
         }
     }
 
@@ -93,11 +106,12 @@ impl Console {
         self.finish_or("--skip-existing goes on")
     }
 
-    /// Takes the bar away and says how it went, and of an interrupted run how it `goes_on`.
+    /// As [`Console::finish`]; after an interruption it says how the run `goes_on`.
     pub fn finish_or(self, goes_on: impl Display) -> Outcome {
+        // Before the bar is moved to its end.
+        let done = self.bar.position();
         self.bar.finish_and_clear();
         if super::workers::interrupted() {
-            let done = self.bar.position();
             eprintln!("interrupted: {done} of {} inputs were done; {goes_on}", self.inputs);
             return Outcome::Interrupted;
         }
@@ -110,16 +124,16 @@ impl Console {
     }
 }
 
-/// So many images, in words.
+/// `count` images, in words.
 pub fn images(count: usize) -> String {
     if count == 1 { "1 image".into() } else { format!("{count} images") }
 }
 
-/// An error with the file it is about, unless it names it already.
+/// Adds the file's name to an error that does not begin with it.
 pub fn about(path: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
     let error = error.into();
     let name = path.display().to_string();
-    // Or a file in it.
+    // Or that of a file in it.
     let text = error.to_string();
     let named = text.strip_prefix(&name).is_some_and(|rest| rest.starts_with([':', '/', '\\']));
     if named { error } else { error.context(name) }

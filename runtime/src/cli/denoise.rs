@@ -1,7 +1,7 @@
 //! `gradresnet denoise`
 
-use super::console::{Console, Outcome, about, images as in_words, line};
-use super::inputs::{ExistingArgs, Failure, InputArgs, Job, Placed, Target, place};
+use super::console::{Console, Outcome, about, images as in_words};
+use super::inputs::{ExistingArgs, Failure, InputArgs, Job, Placed, Target, is_image, place, resolved};
 use super::model::{ModelArgs, sigma};
 use super::workers::{self, Budget};
 use anyhow::{Context, Result, anyhow, ensure};
@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -33,7 +34,8 @@ Examples:
   gradresnet denoise a.png b.jpg -o out --sigma 25 --format png --strip
   gradresnet denoise small/ -o out --model cifar10 --class ship --guidance 2
 
-An interrupted run goes on with --skip-existing: outputs appear whole or not at all.")]
+An interrupted run goes on with --skip-existing: outputs appear whole or not at all. With --in-place it names the
+first file that is left.")]
 pub struct Args {
     #[command(flatten)]
     inputs: InputArgs,
@@ -45,12 +47,12 @@ pub struct Args {
     in_place: bool,
     #[command(flatten)]
     existing: ExistingArgs,
-    /// Say what would be done, and do nothing; it is an error if the model or the engine is not there, or the report
-    /// is and may not be replaced
+    /// Print what would be done and do nothing; an error if the model or the engine is missing, or the report exists
+    /// and may not be replaced
     #[arg(long)]
     dry_run: bool,
     /// Noise level in 8-bit units, `auto` to estimate it for each image, or `folder` for the median of
-    /// the estimates of all images. Levels are those before black and white cut the noise off
+    /// the estimates of all images. Levels are those before clipping at black and white
     #[arg(long, default_value = "auto", value_parser = noise_level, value_name = "auto|folder|S",
           allow_negative_numbers = true, help_heading = "Denoising")]
     sigma: Sigma,
@@ -67,9 +69,9 @@ pub struct Args {
     guidance: f32,
     #[command(flatten)]
     model: ModelArgs,
-    /// Memory: half for the images in work with their references, half for tiles, whose size follows from it
-    /// unless --tile gives it; one image may take more by itself [default: 1G of images for each thread, and
-    /// tiles as they are: 0.5 GiB each with `photo` and tract, 2 GiB with ONNX Runtime]
+    /// Memory: half for the images being worked on and their references, half for tiles, whose size follows
+    /// from it unless --tile gives it; a single image may take more [default: 1G for images per thread, and
+    /// what tiles take: 0.5 GiB each with `photo` and tract, 2 GiB with ONNX Runtime]
     #[arg(long, value_parser = memory, value_name = "SIZE", help_heading = "Resources")]
     memory: Option<u64>,
     /// Side of the tiles in pixels [default: 448, for images of more than 512×512 pixels, less if
@@ -95,7 +97,7 @@ pub struct Args {
     /// Clean images of the same names, to report the PSNR of the outputs against
     #[arg(long, value_name = "DIR", help_heading = "Outputs")]
     reference: Option<PathBuf>,
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(long, short)]
     quiet: bool,
 }
@@ -144,7 +146,7 @@ fn memory(text: &str) -> Result<u64, String> {
         _ => return Err("a size is a number with K, M or G, such as 512M".into()),
     };
     let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << unit));
-    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "a size is a positive number, such as 512M".into())
+    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "a size is a positive whole number, such as 512M".into())
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -199,14 +201,14 @@ struct Done {
     psnr: Option<f64>,
 }
 
-/// The lines are written as files are done: what was done stays known if the work is interrupted.
+/// Lines are written as files are done, so that an interrupted run leaves a record.
 struct Report {
     path: PathBuf,
     file: Mutex<File>,
 }
 
 impl Report {
-    /// A run that goes on adds to the lines of the one before it; another replaces no file unasked.
+    /// A resumed run appends to the lines of the one before; any other replaces no file unasked.
     fn create(path: &Path, existing: &ExistingArgs, in_place: bool) -> Result<Report> {
         let mut options = File::options();
         if existing.skip_existing {
@@ -237,7 +239,7 @@ impl Report {
         file.write_all(line.as_bytes()).with_context(|| format!("{}: cannot be written", self.path.display()))
     }
 
-    /// What is known before the work starts.
+    /// Adds what is known before the start.
     fn add_placed(&self, failures: &[&Failure], skipped: &[Job]) -> Result<()> {
         for failure in failures {
             self.add(&Record {
@@ -273,10 +275,10 @@ struct Plan {
     budget: Budget,
 }
 
-/// Share of the memory that is for tiles, and not for images.
+/// Tiles get the memory divided by this, images the rest.
 const TILES: u64 = 2;
 
-/// Bytes for images, where the user does not say.
+/// Bytes for images, where the user gives none.
 const MEMORY_PER_THREAD: u64 = 1 << 30;
 
 /// The file that a path means, whether it is there or not.
@@ -286,7 +288,7 @@ fn canonical(path: &Path) -> PathBuf {
 
 pub fn run(args: &Args) -> Result<Outcome> {
     let found = args.inputs.find(args.output.as_deref());
-    let console = found.console(args.quiet || args.dry_run);
+    let console = found.console(args.quiet);
     let format = args.format.format();
     let target = match &args.output {
         Some(folder) => Target::Folder(folder, format.map(Format::extension)),
@@ -298,10 +300,20 @@ pub fn run(args: &Args) -> Result<Outcome> {
     if let Some(report) = args.report.as_deref().map(canonical) {
         let paths = jobs.iter().chain(&placed.skipped).flat_map(|job| [&*job.input.path, &*job.output]);
         ensure!(
-            paths.map(canonical).all(|image| image != report),
-            "{}: --report names an image of this run",
+            !is_image(&report) && paths.map(canonical).all(|image| image != report),
+            "{}: --report names an image; name another file, such as report.jsonl",
             report.display()
         );
+    }
+    if let (Some(references), false) = (&args.reference, args.in_place) {
+        for job in &jobs {
+            let reference = find_reference(references, &job.input.relative).ok();
+            ensure!(
+                reference.is_none_or(|reference| resolved(&reference) != resolved(&job.output)),
+                "{} is one of the references; name another folder with -o",
+                job.output.display()
+            );
+        }
     }
     if args.dry_run {
         if let Some(path) = args.report.as_deref().filter(|path| path.symlink_metadata().is_ok()) {
@@ -310,13 +322,14 @@ pub fn run(args: &Args) -> Result<Outcome> {
         }
         placed.say(&console);
         for job in &jobs {
-            line(format_args!("{} -> {}", job.input.path.display(), job.output.display()));
+            console.line(format_args!("{} -> {}", job.input.path.display(), job.output.display()));
         }
         if jobs.is_empty() {
             eprintln!("nothing would be done");
         }
         return Ok(console.finish());
     }
+    Placed::check(&jobs)?;
     let report = args.report.as_deref().map(|path| Report::create(path, &args.existing, args.in_place));
     let report = report.transpose()?;
     placed.say(&console);
@@ -326,11 +339,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     workers::finish_files_when_interrupted()?;
     Placed::clean(&jobs);
-    // Of those, too, that an earlier run has done: it goes on at their level.
+    // With those of an earlier run, so that this one goes on at its level.
     let images: Vec<&Job> = jobs.iter().chain(&placed.skipped).collect();
     plan.settle_sigma(if jobs.is_empty() { &[] } else { &images }, &console);
 
-    let psnr = Mutex::new(Vec::new());
+    let (psnr, written) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
     let taken = workers::for_each(&jobs, &console, |job| {
         let start = Instant::now();
         let mut record = Record::of(job);
@@ -339,7 +352,14 @@ pub fn run(args: &Args) -> Result<Outcome> {
                 let seconds = start.elapsed().as_secs_f64();
                 let decibels = done.psnr.map(|p| format!(", {p:.2} dB")).unwrap_or_default();
                 let (output, sigma) = (job.output.display(), done.sigma);
-                console.log(format!("{output}: σ = {sigma:.1}{decibels}, {seconds:.2} s"));
+                let text = format!("{output}: σ = {sigma:.1}{decibels}, {seconds:.2} s");
+                // What was asked for is told beside a bar, too.
+                if done.psnr.is_some() {
+                    console.say(text)
+                } else {
+                    console.log(text)
+                }
+                written.fetch_add(1, Ordering::Relaxed);
                 psnr.lock().unwrap_or_else(PoisonError::into_inner).extend(done.psnr);
                 (record.done, record.seconds) = (Some(done), Some(seconds));
             }
@@ -361,8 +381,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
         let mean = psnr.iter().sum::<f64>() / psnr.len() as f64;
         console.say(format!("mean PSNR of {}: {mean:.2} dB", in_words(psnr.len())));
     }
+    let place = args.output.as_deref().map_or("in place".into(), |folder| format!("to {}", folder.display()));
+    console.say(format!("written {place}: {}", in_words(written.into_inner())));
     Ok(match jobs.get(taken) {
-        // Done again, they would be denoised twice.
+        // Files done already must not be denoised twice.
         Some(next) if args.in_place => {
             console.finish_or(format_args!("{} and what follows it is as it was", next.input.path.display()))
         }
@@ -392,7 +414,7 @@ fn unknown_class(name: &str, classes: &[String]) -> anyhow::Error {
 
 impl Plan {
     fn new(args: &Args, jobs: usize) -> Result<Plan> {
-        // Tiles have threads of their own, as tract knows and ONNX Runtime does not.
+        // Tiles have a thread each already: tract notices that, ONNX Runtime does not.
         let threads = match args.model.engine.engine {
             EngineKind::Tract => args.model.jobs.within(jobs),
             EngineKind::Ort => 1,
@@ -437,12 +459,12 @@ impl Plan {
         })
     }
 
-    /// Estimates the noise level that all files share, if it is to be one; says if it is an unusual one.
+    /// Estimates the noise level that all files share, if asked to; notes one outside the model's range.
     fn settle_sigma(&mut self, jobs: &[&Job], console: &Console) {
         if let Sigma::Folder = self.sigma {
             let found = Mutex::new(Vec::new());
             workers::for_each(jobs, &Console::new(jobs.len(), true), |job| {
-                // Who cannot be read is named when it is to be denoised.
+                // Files that cannot be read are reported when denoised.
                 if let Ok((_share, picture)) = self.read(&job.input.path, None) {
                     let sigma = 255.0 * self.session.estimate_noise(&picture).sigma;
                     found.lock().unwrap_or_else(PoisonError::into_inner).push(sigma);
@@ -450,7 +472,7 @@ impl Plan {
             });
             let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
             found.sort_by(f32::total_cmp);
-            if let Some(&median) = found.get(found.len() / 2) {
+            if let Some(median) = median(&found) {
                 console.say(format!("σ = {median:.1}, the median of {}", in_words(found.len())));
                 self.sigma = Sigma::Given(median);
             }
@@ -458,15 +480,16 @@ impl Plan {
         if let Sigma::Given(sigma) = self.sigma {
             let range = self.session.spec().sigma;
             let (min, max) = (255.0 * range.min, 255.0 * range.max);
-            if f64::from(sigma) > 1.001 * max {
+            let removed = f64::from(sigma * self.strength);
+            if removed > 1.001 * max || removed > 0.0 && removed < 0.999 * min {
                 let name = &self.session.spec().name;
                 console.say(format!("note: `{name}` was trained for noise levels from {min:.0} to {max:.0}"));
             }
         }
     }
 
-    /// Reads a picture as soon as there is memory for it and for its reference. That is asked for at once: two files that
-    /// have one share each and wait for a second would wait for ever.
+    /// Reads a picture once there is memory for it and its reference. Both are claimed together: two files that each
+    /// held one share and waited for a second would wait for ever.
     fn read(&self, path: &Path, reference: Option<&Path>) -> Result<(workers::Share<'_>, Picture)> {
         let of_picture = Picture::memory(path)?;
         let of_reference = reference.map_or(Ok(0), Picture::memory).map_err(|e| about(path, e))?;
@@ -474,7 +497,7 @@ impl Plan {
         Ok((share, Picture::read(path)?))
     }
 
-    /// Returns nothing if [`Job::is_done`].
+    /// Returns `None` if [`Job::is_done`].
     fn denoise(&self, job: &Job) -> Result<Option<Done>> {
         if job.is_done() {
             return Ok(None);
@@ -486,7 +509,7 @@ impl Plan {
         let (height, width) = picture.size();
         let clean = reference.as_deref().map(|reference| read_reference(reference, (height, width)));
         let clean = clean.transpose().map_err(|e| about(path, e))?;
-        // How the channels share the noise is found in the image, even where its level is given.
+        // The image tells how its channels share the noise, even where the level is given.
         let mut noise = self.session.estimate_noise(&picture);
         if let Sigma::Given(sigma) = self.sigma {
             noise.sigma = sigma / 255.0;
@@ -495,23 +518,29 @@ impl Plan {
         let weights = self.class_weights.as_ref().map(|w| w.view());
         let denoised = self.session.denoise_picture(&mut picture, noise, weights, &self.tiling);
         denoised.map_err(|e| about(path, e))?;
-        if !job.write(&picture, &self.encoding)? {
+        if !job.write(&picture, &self.encoding).map_err(|e| about(path, e))? {
             return Ok(None);
         }
         drop(picture);
-        // Of what a reader of the file gets, with all that its format rounds or loses.
+        // Measured on the written file, with all that its format rounds or loses.
         let psnr = clean.map(|clean| of_pictures(&Picture::read(&job.output)?, &clean)).transpose()?;
         Ok(Some(Done { height, width, sigma: 255.0 * noise.sigma, psnr }))
     }
 }
 
-/// Memory for a picture and its reference, and for a copy of either: one is made while it is decoded and turned, and again
-/// while the output is encoded.
+/// The median of values in order; of an even number of them, the mean of the middle two.
+fn median(sorted: &[f32]) -> Option<f32> {
+    let last = sorted.len().checked_sub(1)?;
+    Some((sorted[last / 2] + sorted[sorted.len() / 2]) / 2.0)
+}
+
+/// Memory for a picture, its reference and a copy of the larger: one is copied while it is decoded and turned, and
+/// again while the output is encoded.
 fn needed(picture: u64, reference: u64) -> u64 {
     picture.saturating_add(reference).saturating_add(picture.max(reference))
 }
 
-/// The file of the same relative path in `dir`, whatever its extension.
+/// The file in `dir` with the same relative path, whatever its extension.
 fn find_reference(dir: &Path, relative: &Path) -> Result<PathBuf> {
     let place = dir.join(relative);
     let endings = extensions().flat_map(|ending| [ending.to_string(), ending.to_ascii_uppercase()]);
@@ -537,6 +566,12 @@ mod tests {
         assert_eq!([needed(3, 0), needed(3, 3), needed(3, 12)], [6, 9, 27]);
         // What a header may claim.
         assert_eq!(needed(u64::MAX, u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        assert_eq!([median(&[]), median(&[1.0]), median(&[1.0, 4.0])], [None, Some(1.0), Some(2.5)]);
+        assert_eq!(median(&[1.0, 4.0, 5.0]), Some(4.0));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct InputArgs {
 pub struct Input {
     /// Where it is.
     pub path: PathBuf,
-    /// Its path below the folder that was named; of a file that was named, its name.
+    /// Its path below the named folder; for a file that was named itself, its name.
     pub relative: PathBuf,
 }
 
@@ -33,19 +33,19 @@ pub struct Failure {
     pub error: Error,
 }
 
-/// What the arguments name, and what of it is not there.
+/// What the arguments name, and what of it is unusable.
 #[derive(Default)]
 pub struct Found {
     /// In the order of the arguments, sorted within a folder.
     pub inputs: Vec<Input>,
     /// Arguments that yield nothing, and folders that cannot be read.
     pub failures: Vec<Failure>,
-    /// Files in folders that are not named as images, counted by the ending of their names.
+    /// Files in folders whose names are not those of images, counted by extension.
     pub left_out: BTreeMap<String, usize>,
 }
 
 impl Found {
-    /// The console for this work, on which what is not there has been said.
+    /// The console for this work, on which failures have been reported.
     pub fn console(&self, quiet: bool) -> Console {
         let console = Console::new(self.inputs.len() + self.failures.len(), quiet);
         for failure in &self.failures {
@@ -60,13 +60,21 @@ impl Found {
         console
     }
 
+    /// A folder that cannot be read, below the one that was named.
+    fn unwalkable(&mut self, named: &Path, error: walkdir::Error) {
+        let path = error.path().unwrap_or(named).to_path_buf();
+        // Its own text would repeat the cause.
+        let cause = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
+        self.failed(&path, anyhow!("{}: {cause}", path.display()));
+    }
+
     fn failed(&mut self, path: &Path, error: Error) {
         self.failures.push(Failure { path: path.to_path_buf(), error });
     }
 }
 
 impl InputArgs {
-    /// Looks at the file system. What lies below `output` is left out: it is what earlier runs wrote.
+    /// Searches the file system, leaving out what lies below `output`: earlier runs wrote it.
     pub fn find(&self, output: Option<&Path>) -> Found {
         let output = output.and_then(|path| path.canonicalize().ok());
         let mut found = Found::default();
@@ -84,40 +92,46 @@ impl InputArgs {
         found
     }
 
-    /// Files that match keep their path below the first folder with a wildcard in it.
+    /// Matching files keep their path from the first part with a wildcard on.
     fn pattern(&self, pattern: &Path, output: Option<&Path>, found: &mut Found) {
-        let text = pattern.to_string_lossy();
+        let text = pattern.display();
+        let parts: Vec<Component> = pattern.components().filter(|part| *part != Component::CurDir).collect();
+        let fixed = parts.iter().take_while(|part| !is_pattern(Path::new(part))).count();
+        let (base, rest) = parts.split_at(fixed);
+        let (base, below): (PathBuf, PathBuf) = (base.iter().collect(), rest.iter().collect());
+        if rest.contains(&Component::ParentDir) {
+            return found.failed(pattern, anyhow!("{text}: `..` after a wildcard is not understood"));
+        }
+        let matcher = match glob::Pattern::new(&below.to_string_lossy()) {
+            Ok(matcher) => matcher,
+            Err(error) => return found.failed(pattern, anyhow!("{text}: not a pattern: {error}")),
+        };
         let options = glob::MatchOptions {
             require_literal_leading_dot: true,
             require_literal_separator: true,
             ..glob::MatchOptions::new()
         };
-        let matches = match glob::glob_with(&text, options) {
-            Ok(matches) => matches,
-            Err(error) => return found.failed(pattern, anyhow!("{text}: not a pattern: {error}")),
-        };
-        let fixed = pattern.components().take_while(|part| !is_pattern(Path::new(part)));
-        // As glob writes what it finds.
-        let base: PathBuf = fixed.filter(|part| *part != Component::CurDir).collect();
-        // What was asked for below the output is no output of an earlier run.
+        // A pattern that begins below the output asks for what is there.
         let output = output.filter(|output| !resolved(&base).starts_with(output));
+        let any_depth = rest.iter().any(|part| part.as_os_str() == "**");
+        let depth = if any_depth { usize::MAX } else { rest.len() };
+        let hidden = rest.iter().any(|part| is_hidden(Path::new(part)));
+        let root = if base.as_os_str().is_empty() { Path::new(".") } else { &base };
         let before = found.inputs.len() + found.failures.len();
-        for path in matches {
-            match path {
-                Ok(path) if path.is_dir() => {}
-                Ok(path) if !is_image(&path) || output.is_some_and(|output| is_below(&path, output)) => {}
-                Ok(path) => {
-                    let relative = path.strip_prefix(&base).ok();
-                    // One that leads upwards would lead out of the output.
-                    let relative =
-                        relative.filter(|path| !path.components().any(|c| c == Component::ParentDir));
-                    let relative = relative.map_or_else(|| file_name(&path), PathBuf::from);
-                    found.inputs.push(Input { path, relative });
+        for entry in walk(root, depth, hidden, output) {
+            match entry {
+                Ok(entry) => {
+                    let relative = entry.path().strip_prefix(root).unwrap_or(entry.path()).to_path_buf();
+                    if is_image(&relative)
+                        && matcher.matches_path_with(&relative, options)
+                        && !entry.path().is_dir()
+                    {
+                        found.inputs.push(Input { path: base.join(&relative), relative });
+                    }
                 }
-                Err(error) => {
-                    let path = error.path().to_path_buf();
-                    found.failed(&path, error.into());
-                }
+                // Of a folder that is not there, it is said below that nothing matches.
+                Err(error) if error.depth() == 0 => {}
+                Err(error) => found.unwalkable(root, error),
             }
         }
         if found.inputs.len() + found.failures.len() == before {
@@ -128,18 +142,9 @@ impl InputArgs {
     fn folder(&self, folder: &Path, output: Option<&Path>, found: &mut Found) {
         let before = found.inputs.len() + found.failures.len();
         let depth = if self.recursive { usize::MAX } else { 1 };
-        // Links to folders are not followed: they may lead in a circle.
-        let walk = WalkDir::new(folder).min_depth(1).max_depth(depth).sort_by_file_name().into_iter();
-        let is_work = |entry: &DirEntry| {
-            let is_output = || entry.path().canonicalize().is_ok_and(|path| Some(path.as_path()) == output);
-            !(is_hidden(entry.path()) || entry.file_type().is_dir() && is_output())
-        };
-        for entry in walk.filter_entry(|entry| entry.depth() == 0 || is_work(entry)) {
+        for entry in walk(folder, depth, false, output) {
             match entry {
-                Err(error) => {
-                    let path = error.path().unwrap_or(folder).to_path_buf();
-                    found.failed(&path, error.into());
-                }
+                Err(error) => found.unwalkable(folder, error),
                 Ok(entry) => {
                     let path = entry.path();
                     if is_image(path) && !path.is_dir() {
@@ -160,12 +165,29 @@ impl InputArgs {
     }
 }
 
+/// What lies below a folder, in order, without hidden files unless they are asked for, and without the output folder.
+fn walk(
+    folder: &Path,
+    depth: usize,
+    hidden: bool,
+    output: Option<&Path>,
+) -> impl Iterator<Item = walkdir::Result<DirEntry>> {
+    // Links to folders are not followed: they may lead in a circle.
+    let walk = WalkDir::new(folder).min_depth(1).max_depth(depth).sort_by_file_name().into_iter();
+    let output = output.map(Path::to_path_buf);
+    walk.filter_entry(move |entry| {
+        let is_output = || entry.path().canonicalize().is_ok_and(|path| Some(path) == output);
+        let left_out = !hidden && is_hidden(entry.path()) || entry.file_type().is_dir() && is_output();
+        entry.depth() == 0 || !left_out
+    })
+}
+
 fn file_name(path: &Path) -> PathBuf {
     path.file_name().map_or_else(|| path.to_path_buf(), PathBuf::from)
 }
 
-/// What a path means once its folders are made: those that are not there yet will be no links.
-fn resolved(path: &Path) -> PathBuf {
+/// What a path will mean once its folders exist: those yet to be made will not be links.
+pub fn resolved(path: &Path) -> PathBuf {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     path.canonicalize().unwrap_or_else(|_| {
         let mut parts = path.components();
@@ -185,11 +207,7 @@ fn is_pattern(path: &Path) -> bool {
     path.to_string_lossy().contains(['*', '?', '['])
 }
 
-fn is_below(path: &Path, folder: &Path) -> bool {
-    path.canonicalize().is_ok_and(|path| path.starts_with(folder))
-}
-
-fn is_image(path: &Path) -> bool {
+pub fn is_image(path: &Path) -> bool {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     gradresnet::extensions().any(|known| known == extension)
 }
@@ -224,7 +242,7 @@ pub struct Job {
     pub input: Input,
     /// What is written.
     pub output: PathBuf,
-    /// What to do if it is there.
+    /// What to do if it exists.
     existing: ExistingArgs,
 }
 
@@ -234,10 +252,10 @@ impl Job {
         self.existing.skip_existing && self.output.exists()
     }
 
-    /// Writes the output, and makes the folder that it goes to. Returns whether it did: not if [`Job::is_done`].
+    /// Writes the output, and makes its folder if missing. Returns false if [`Job::is_done`] instead.
     ///
     /// # Errors
-    /// If either cannot be, or the output is there and may not be replaced.
+    /// If either fails, or the output exists and may not be replaced.
     pub fn write(&self, picture: &Picture, encoding: &Encoding) -> Result<bool> {
         let write = if self.existing.overwrite { Picture::write } else { Picture::write_new };
         match write(picture, &self.output, encoding) {
@@ -256,13 +274,15 @@ pub struct Placed {
     pub skipped: Vec<Job>,
     /// Outputs that are there already, which is an error.
     pub failures: Vec<Failure>,
+    /// How many inputs were named before.
+    repeated: usize,
 }
 
 /// Places the outputs of `inputs`, and settles what is to be done with those that exist.
 ///
 /// # Errors
-/// If two inputs have one output, or an output would replace an input that was not meant to be changed:
-/// before anything is written.
+/// If two inputs have one output, or an output would replace an input that was not meant to be changed;
+/// nothing has been written then.
 pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Result<Placed> {
     if let Target::Folder(folder, _) = target {
         ensure!(
@@ -282,7 +302,7 @@ pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Res
     let mut placed = Placed::default();
     for input in inputs {
         let output = match target {
-            // Of a link, the file that it leads to.
+            // For a link, the file that it points to.
             Target::InPlace if input.path.is_symlink() => resolved(&input.path),
             Target::InPlace => input.path.clone(),
             Target::Folder(folder, extension) => {
@@ -293,6 +313,11 @@ pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Res
         let folder = matches!(target, Target::Folder(..));
         let file = resolved(&output);
         if let Some(other) = taken.insert(file.clone(), input.path.clone()) {
+            // Named twice, or by two patterns.
+            if folder && resolved(&other) == resolved(&input.path) {
+                placed.repeated += 1;
+                continue;
+            }
             let (one, other, output) = (other.display(), input.path.display(), output.display());
             if !folder {
                 bail!("{one} and {other} are one file, and it would be changed twice; name it once");
@@ -302,10 +327,7 @@ pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Res
             );
         }
         if folder && sources.contains(&file) {
-            bail!(
-                "{} is one of the inputs; name another folder with -o, or use --in-place",
-                output.display()
-            );
+            bail!("{} is one of the inputs; name another folder with -o", output.display());
         }
         let existing = ExistingArgs { overwrite: !folder || existing.overwrite, ..existing };
         let job = Job { input, output, existing };
@@ -324,19 +346,39 @@ pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Res
 }
 
 impl Placed {
-    /// Says what is not to be done.
+    /// Says what will not be done.
     pub fn say(&self, console: &Console) {
         for failure in &self.failures {
             console.fail(&failure.error);
             console.advance();
         }
-        self.skipped.iter().for_each(|_| console.advance());
+        (0..self.skipped.len() + self.repeated).for_each(|_| console.advance());
         if !self.skipped.is_empty() {
-            console.say(format!("{} outputs exist and are left as they are", self.skipped.len()));
+            console.say(format!("outputs that exist and are left as they are: {}", self.skipped.len()));
         }
     }
 
-    /// Removes what interrupted runs left behind where the outputs go.
+    /// Finds out before the work whether anything can be written where the outputs go.
+    ///
+    /// # Errors
+    /// If no folder takes a file.
+    pub fn check(jobs: &[Job]) -> Result<()> {
+        let folders: HashSet<&Path> = jobs.iter().filter_map(|job| job.output.parent()).collect();
+        let mut refused = Ok(());
+        for folder in folders {
+            let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+            match tempfile::tempfile_in(existing) {
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    let cause = std::io::Error::from(error.kind());
+                    refused = Err(anyhow!("{}: nothing can be written there: {cause}", existing.display()));
+                }
+            }
+        }
+        refused
+    }
+
+    /// Removes what interrupted runs left in the outputs' folders.
     pub fn clean(jobs: &[Job]) {
         let folders: HashSet<&Path> = jobs.iter().filter_map(|job| job.output.parent()).collect();
         folders.into_iter().for_each(gradresnet_models::staged::remove_stale);

@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no failures. Nothing is left to do if the terminal is gone.
+            // Help and version are not failures. If the terminal is gone, nothing can be done.
             let _ = error.print();
             return ExitCode::from(u8::from(error.use_stderr()));
         }

@@ -7,7 +7,7 @@ use gradresnet::{Session, zoo};
 /// Which model, and what runs it.
 #[derive(clap::Args)]
 pub struct ModelArgs {
-    /// A model's name (`gradresnet models`) or its folder
+    /// A model's name (`gradresnet models`) or its folder [default: photo; of `classify`: cifar10]
     #[arg(long, value_name = "NAME|DIR")]
     pub model: Option<String>,
     #[command(flatten)]
@@ -36,13 +36,15 @@ pub struct EngineArgs {
 }
 
 impl ModelArgs {
-    /// Opens the model on an engine with so many threads within a run, and starts those that everything
-    /// below runs on.
+    /// Opens the model on an engine with `threads` threads in a run, and starts those that all other work
+    /// runs on.
     ///
     /// # Errors
     /// If there is no such model, engine or device.
     pub fn open(&self, default: &str, threads: usize) -> Result<Session> {
         let bundle = zoo::find(self.model.as_deref().unwrap_or(default))?;
+        // Once, and not for each image.
+        bundle.verify_digests()?;
         let engine = engine::open(self.engine.engine, self.engine.device, threads)?;
         self.jobs.start()?;
         Ok(Session::new(bundle, engine))
@@ -59,7 +61,7 @@ impl JobsArgs {
         pool.build_global().context("the threads cannot be started")
     }
 
-    /// Threads within an image: all for a single one. Several share them best with one each.
+    /// Threads within an image: all for a single one; several do best with one each.
     pub fn within(&self, images: usize) -> usize {
         if images == 1 { self.threads() } else { 1 }
     }

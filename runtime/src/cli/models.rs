@@ -4,7 +4,7 @@ use super::console::{Outcome, line};
 use anyhow::{Result, ensure};
 use gradresnet::{Spec, zoo};
 use gradresnet_models::parameters::parameters;
-use gradresnet_models::{Architecture, Precision};
+use gradresnet_models::{Architecture, Graph, Precision};
 use std::path::Path;
 
 /// List the models found here
@@ -78,7 +78,7 @@ pub fn info(args: &InfoArgs) -> Result<Outcome> {
         row("classes", spec.classes.join(", "));
     }
     if let Some(size) = spec.image_size {
-        let denoise = if a.denoises() { "; any size for denoise" } else { "" };
+        let denoise = if Graph::Denoiser.is_of(spec) { "; any size for denoise" } else { "" };
         row("image size", format!("{size}×{size} for classify{denoise}"));
     }
     row("architecture", fields(a)?);

@@ -1,6 +1,6 @@
 //! `gradresnet psnr`
 
-use super::console::{Console, Outcome, about};
+use super::console::{Console, Outcome, about, images as in_words};
 use super::inputs::{Input, InputArgs};
 use anyhow::{Result, anyhow, bail, ensure};
 use gradresnet::Picture;
@@ -12,8 +12,8 @@ use std::path::PathBuf;
 
 /// Print the PSNR of images against references of the same names
 ///
-/// In dB, with peak 1, over all pixels and channels. Files are matched by their path below the folders,
-/// without the extension. The images are clipped to [0, 1] first, as the literature does with outputs,
+/// In dB, with peak 1, over all pixels and channels. Two files are compared; in two folders, files are matched by
+/// their path below them, without the extension. The images are clipped to [0, 1] first, as the literature does with outputs,
 /// and the references are not.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -21,20 +21,23 @@ Examples:
   gradresnet psnr out/ clean/
   gradresnet psnr out/ clean/ --json | tail -n 1")]
 pub struct Args {
-    /// Images
-    #[arg(value_name = "DIR")]
+    /// An image, or a folder of them
+    #[arg(value_name = "PATH")]
     dir: PathBuf,
-    /// References
-    #[arg(value_name = "REFERENCE_DIR")]
+    /// Its reference, or a folder of them
+    #[arg(value_name = "REFERENCE")]
     reference: PathBuf,
-    /// One JSON object a line: path, psnr (null: the images are equal); at the end mean, files
+    /// One JSON object per line: path, psnr (null: the images are equal); at the end mean, files
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
     let list = |dir: &PathBuf| -> Result<BTreeMap<PathBuf, PathBuf>> {
-        ensure!(dir.is_dir(), "{}: not a folder", dir.display());
+        if dir.is_file() {
+            return Ok(BTreeMap::from([(PathBuf::new(), dir.clone())]));
+        }
+        ensure!(dir.is_dir(), "{}: neither a folder nor a file", dir.display());
         let found = InputArgs { paths: vec![dir.clone()], recursive: true }.find(None);
         if let Some(failure) = found.failures.into_iter().next() {
             return Err(failure.error);
@@ -75,7 +78,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         match args.json {
             true => console.line(json!({ "mean": mean, "files": values.len() })),
-            false => console.line(format_args!("{mean:8.3} dB  mean of {} files", values.len())),
+            false => console.line(format_args!("{mean:8.3} dB  mean of {}", in_words(values.len()))),
         }
     }
     Ok(console.finish())

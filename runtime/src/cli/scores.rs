@@ -23,7 +23,7 @@ pub struct EnergyArgs {
     inputs: InputArgs,
     #[command(flatten)]
     model: ModelArgs,
-    /// One JSON object a line: path, energy
+    /// One JSON object per line: path, energy
     #[arg(long)]
     json: bool,
 }
@@ -32,7 +32,7 @@ pub struct EnergyArgs {
 ///
 /// In 8-bit units, from the covariance of small patches (Chen, Zhu & Heng 2015; Liu, Tanaka & Okutomi
 /// 2013), within the range that the model was trained on: what `denoise --sigma auto` uses. Levels are those
-/// before black and white cut the noise off.
+/// before clipping at black and white.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  gradresnet noise shots/ --json")]
 pub struct NoiseArgs {
@@ -43,7 +43,7 @@ pub struct NoiseArgs {
     model: String,
     #[command(flatten)]
     jobs: JobsArgs,
-    /// One JSON object a line: path, sigma
+    /// One JSON object per line: path, sigma
     #[arg(long)]
     json: bool,
 }
@@ -51,7 +51,7 @@ pub struct NoiseArgs {
 pub fn energy(args: &EnergyArgs) -> Result<Outcome> {
     let session = args.model.open("photo", 1)?;
     let spec = session.spec();
-    ensure!(spec.architecture.has_energy(), Error::from(ErrorKind::NoEnergy(spec.name.clone())));
+    ensure!(spec.has_energy(), Error::from(ErrorKind::NoEnergy(spec.name.clone())));
     each(&args.inputs, args.json, "energy", |picture| {
         Ok(session.energy(picture.pixels().view().insert_axis(Axis(0)))?[0])
     })

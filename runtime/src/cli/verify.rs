@@ -60,13 +60,13 @@ pub fn run(args: &Args) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Whether there is no model of this name or in this folder, whatever it may be worth.
+/// Whether no model, sound or faulty, has this name or is in this folder.
 fn is_nowhere(name: &str, error: &gradresnet::Error) -> bool {
     let folder = name.contains(std::path::is_separator) && !Path::new(name).join(SPEC).exists();
     folder || matches!(error.kind(), ErrorKind::NoBundle { .. } | ErrorKind::NoPlace { .. })
 }
 
-/// What is wrong with a bundle, by each engine: what the others say of it tells whose fault it is.
+/// What each engine finds wrong with a bundle; comparing them tells whose fault it is.
 fn check(bundle: &Bundle, engines: &[Arc<dyn Engine>]) -> Vec<anyhow::Error> {
     let dir = bundle.dir().display();
     if let Err(error) = bundle.verify_digests() {

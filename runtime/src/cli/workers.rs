@@ -7,11 +7,11 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// What a shell reports of a program that Ctrl-C has ended.
+/// What a shell reports for a program that Ctrl-C has ended.
 pub const INTERRUPTED_STATUS: u8 = 130;
 
-/// From now on Ctrl-C, a hang-up or a request to terminate lets the files in work be finished, and the
-/// second one ends the program at once. Neither leaves half a file under an output's name.
+/// From now on, a first Ctrl-C, hang-up or request to terminate lets the files being worked on finish, and
+/// a second ends the program at once. Neither leaves half a file under an output's name.
 ///
 /// # Errors
 /// If the operating system refuses.
@@ -31,8 +31,8 @@ pub fn interrupted() -> bool {
 }
 
 /// Does `work` for every item, in order, on as many threads as there are for tiles, and returns how many items were
-/// taken: all, unless it was interrupted. These are threads of their own: one that waits for its tiles must not start
-/// another file meanwhile, which rayon's would.
+/// begun: all, unless interrupted. The threads are not rayon's, which would begin another file while they wait for
+/// tiles.
 pub fn for_each<T: Sync>(items: &[T], console: &Console, work: impl Fn(&T) + Sync) -> usize {
     let next = AtomicUsize::new(0);
     let run = || {
@@ -50,7 +50,7 @@ pub fn for_each<T: Sync>(items: &[T], console: &Console, work: impl Fn(&T) + Syn
     next.into_inner().min(items.len())
 }
 
-/// Memory that the files in work share. A file that needs more than all of it is worked on alone.
+/// Memory that the files in progress share. A file that needs more than all of it is worked on alone.
 pub struct Budget {
     bytes: u64,
     free: Mutex<u64>,
@@ -68,7 +68,7 @@ impl Budget {
         Budget { bytes, free: Mutex::new(bytes), freed: Condvar::new() }
     }
 
-    /// Waits until so much is free.
+    /// Takes `bytes` once they are free.
     pub fn take(&self, bytes: u64) -> Share<'_> {
         let bytes = bytes.min(self.bytes);
         // A number cannot be left half changed by a thread that panics.
@@ -95,7 +95,8 @@ mod tests {
     fn every_item_is_worked_on_once() {
         let items: Vec<usize> = (0..100).collect();
         let done = Mutex::new(Vec::new());
-        for_each(&items, &Console::new(100, true), |&i| done.lock().unwrap().push(i));
+        let taken = for_each(&items, &Console::new(100, true), |&i| done.lock().unwrap().push(i));
+        assert_eq!(taken, 100);
         let mut done = done.into_inner().unwrap();
         done.sort_unstable();
         assert_eq!(done, items);
@@ -129,7 +130,7 @@ mod tests {
             }
         });
         assert!(*most.lock().unwrap() <= 10);
-        // What is too large is taken all the same, alone.
+        // What is too large is granted all the same, alone.
         drop(budget.take(1000));
         assert_eq!(*budget.free.lock().unwrap(), 10);
     }

@@ -121,7 +121,7 @@ fn check(bundle: &Bundle, mut model: ModelProto, graph: Graph, shape: Shape) -> 
     Ok(CheckedGraph { model, signature: Signature { graph, shape, classes, inputs, outputs } })
 }
 
-/// Finds the port of each declared value; every port must be there exactly once.
+/// Finds the port of each declared value; every port must occur exactly once.
 fn match_ports(
     infos: &[ValueInfoProto],
     expected: &[Port],
@@ -366,7 +366,7 @@ impl Signature {
         self.outputs.iter().map(|port| port.name_in(self.graph))
     }
 
-    /// Puts the outputs together from their extents and values in the graph's order. `Err` is what is
+    /// Puts the outputs together from their extents and values in the graph's order. `Err` says what is
     /// wrong with them.
     pub(super) fn outputs(
         &self,

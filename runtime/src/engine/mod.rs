@@ -29,10 +29,10 @@ impl EngineKind {
     /// All of them.
     pub const ALL: [EngineKind; 2] = [EngineKind::Tract, EngineKind::Ort];
 
-    /// About how much memory denoising takes for each of [`gradresnet_models::Architecture::features_per_pixel`]: the
-    /// peak of `gradresnet bench BUNDLE --size 400 --engine ENGINE --json` over 160,000 pixels gives 18 to 19 bytes for the
-    /// shipped models on tract, and 55 to 75 on ONNX Runtime, which trades memory for time: without its arena it takes a
-    /// third of this, and a third longer.
+    /// About how much memory denoising takes for each of [`gradresnet_models::Architecture::features_per_pixel`]. The
+    /// peak of `gradresnet bench BUNDLE --size 400 --engine ENGINE --json`, over its 160,000 pixels, gives 18 to 19
+    /// bytes for the shipped models on tract and 55 to 75 on ONNX Runtime, which trades memory for time: without its
+    /// arena it takes a third of this, and a third longer.
     pub(crate) fn bytes_per_feature(self) -> f64 {
         match self {
             EngineKind::Tract => 19.0,
@@ -134,11 +134,11 @@ pub struct Inputs<'a> {
 /// What a plan returns. Every number in it is finite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs {
-    /// `[N,3,H,W]`, in image units; the denoiser's alone.
+    /// `[N,3,H,W]`, in image units; from the denoiser.
     pub denoised: Option<Array4<f32>>,
     /// `[N,C]`; for a model with classes.
     pub logits: Option<Array2<f32>>,
-    /// `[N]`: −log p(y) in nats, without its constant (eq. 11); for a model that has one.
+    /// `[N]`: −log p(y) in nats, without its constant (eq. 11); for a model with an energy.
     pub energy: Option<Vec<f32>>,
 }
 
@@ -153,8 +153,8 @@ pub trait Engine: Send + Sync {
     /// Reads a graph of `bundle`, checks it and makes a plan for one shape.
     ///
     /// # Errors
-    /// [`ErrorKind::NoGraph`], [`ErrorKind::Bundle`], [`ErrorKind::Graph`], [`ErrorKind::Input`] (the shape is not a multiple of
-    /// the stride), [`ErrorKind::Engine`], [`ErrorKind::Device`].
+    /// [`ErrorKind::NoGraph`], [`ErrorKind::Bundle`], [`ErrorKind::Graph`], [`ErrorKind::Input`] (the shape is not a
+    /// multiple of the stride), [`ErrorKind::Engine`], [`ErrorKind::Device`].
     fn compile(&self, bundle: &Bundle, graph: Graph, shape: Shape) -> Result<Box<dyn Plan>>;
 }
 
@@ -168,8 +168,8 @@ pub trait Plan: Send + Sync {
     fn run(&self, inputs: &Inputs) -> Result<Outputs>;
 }
 
-/// Opens an engine that uses `threads` threads (at least 1) within one run of a plan; tract uses one in a run
-/// that is called on a thread of a rayon pool, whose others have work of their own.
+/// Opens an engine that uses `threads` threads (at least 1) within one run of a plan. On a thread of a rayon
+/// pool tract uses only that one, since the others have work of their own.
 ///
 /// # Errors
 /// [`ErrorKind::EngineAbsent`] and [`ErrorKind::Device`], with cause and cure. There is no fallback to
@@ -182,16 +182,16 @@ pub fn open(kind: EngineKind, device: Device, threads: usize) -> Result<Arc<dyn 
     }
 }
 
-/// Opens every engine that is usable here on the processor; the others come with their reason.
+/// Opens every engine on the processor; one that is not usable here comes with the reason.
 pub fn available(threads: usize) -> Vec<(EngineKind, Result<Arc<dyn Engine>>)> {
     EngineKind::ALL.into_iter().map(|kind| (kind, open(kind, Device::Cpu, threads))).collect()
 }
 
-/// Checks a graph of `bundle` as every engine has it checked, and opens no engine. It may still be one
-/// that engines refuse.
+/// Checks a graph of `bundle` as is done for every engine, without opening one. An engine may still refuse
+/// it.
 ///
 /// # Errors
-/// Those of [`Engine::compile`], less the engine's own.
+/// Those of [`Engine::compile`] but the engine's own.
 pub fn check(bundle: &Bundle, graph: Graph, shape: Shape) -> Result<()> {
     contract::load(bundle, graph, shape).map(drop)
 }

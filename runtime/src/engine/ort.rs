@@ -35,7 +35,7 @@ struct Runtime {
     version: String,
 }
 
-/// The library, or why there is none; found out once for the process.
+/// The library, or why there is none; determined once per process.
 static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
 
 #[derive(Clone, Copy)]
@@ -93,8 +93,8 @@ fn candidates() -> Vec<PathBuf> {
         .flat_map(|dir| [dir.join(&name), dir.join("lib").join(&name), dir.join("../lib").join(&name)])
         .filter(|path| path.is_file())
         .collect();
-    // Last, by name alone: wherever the system keeps its libraries. The second is the name that a
-    // package without development files has on Linux.
+    // Last, by name alone: wherever the system keeps its libraries. The second name is that of Linux
+    // packages without development files.
     found.push(PathBuf::from(&name));
     found.push(PathBuf::from(format!("{name}.1")));
     found
@@ -115,7 +115,7 @@ fn load_from(path: &std::path::Path) -> std::result::Result<Runtime, String> {
     if path.is_absolute() && !path.is_file() {
         return Err(format!("{} is not a file", path.display()));
     }
-    // Panics: the library exports `OrtGetApiBase` and returns nothing from it, or not this version of
+    // This panics if `OrtGetApiBase`, which the library exports, returns nothing, or not this version of
     // the interface.
     catch_panic(|| {
         let environment = ort::init_from(path)
@@ -123,9 +123,9 @@ fn load_from(path: &std::path::Path) -> std::result::Result<Runtime, String> {
             .with_telemetry(false)
             .build()
             .map_err(|e| one_line(&e.to_string()))?;
-        // What it would print is in the errors that it returns.
+        // What it would print is in the errors it returns.
         environment.set_log_level(LogLevel::Fatal);
-        // Of the version, the binding tells the minor number only.
+        // The binding tells only the version's minor number.
         let version = ort::util::probe(path).map_or("1".into(), |minor| format!("1.{minor}"));
         Ok(Runtime { environment, version })
     })
@@ -153,7 +153,7 @@ impl Ort {
             return Ok(builder);
         };
         // TF32 rounds to 10 bits, which is further from the golden values than is accepted. Without
-        // `error_on_failure` a missing provider would mean the processor, without a word.
+        // `error_on_failure` a missing provider would silently mean the processor.
         let number = i32::try_from(number).unwrap_or(i32::MAX);
         let cuda = CUDA::default().with_device_id(number).with_tf32(false).build().error_on_failure();
         Ok(builder.with_execution_providers([cuda])?)
@@ -185,8 +185,8 @@ impl Engine for Ort {
 }
 
 impl OrtPlan {
-    /// A session that no other thread uses: an idle one, or a new one. On a GPU there is one in all: more
-    /// would share its cores, and not its memory.
+    /// A session that no other thread uses: an idle one, or a new one. On a GPU there is only one: several
+    /// would share its cores, but not memory.
     fn take(&self) -> std::result::Result<Session, String> {
         let most = if self.engine.device == Device::Cpu { usize::MAX } else { 1 };
         let mut sessions = self.lock();
@@ -204,7 +204,7 @@ impl OrtPlan {
         }
     }
 
-    /// Does something with a session of one's own.
+    /// Does `work` with an exclusive session.
     fn with_session<T>(
         &self,
         work: impl FnOnce(&mut Session) -> std::result::Result<T, String>,

@@ -1,9 +1,9 @@
-//! tract: pure Rust, linked in, always there. What takes the time is done by operators of our own:
+//! tract: pure Rust, linked in, always there. Operators of our own do what takes the time:
 //!
-//! - [`convolution`]: convolutions and their transposes, [`winograd`]: those of 3×3 and stride 1 with fewer products;
-//!   [`product`]: what both spend their time in, [`strip`]: how their output is cut.
+//! - [`convolution`]: convolutions and their transposes; [`winograd`]: those of 3×3 and stride 1, with fewer products;
+//!   [`product`]: where both spend their time; [`strip`]: how their output is cut.
 //! - [`pointwise`]: chains of element-wise operations, and sums over planes.
-//! - [`fuse`]: where they go; [`pool`]: the memory between them.
+//! - [`fuse`]: puts them into a model; [`pool`]: the memory between them.
 
 mod convolution;
 mod fuse;
@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
 
-/// The version in this crate's manifest: the crate does not tell its own.
+/// The version in this crate's manifest: tract does not tell its own.
 const VERSION: &str = "0.23.9";
 
 struct Tract {
@@ -97,7 +97,7 @@ impl Plan for TractPlan {
             .collect::<TractResult<TVec<TValue>>>()
             .map_err(|e| fail(format!("{e:#}")))?;
         self.pool.enter(self.number);
-        // What runs on one of several threads, as tiles do, has none to spare.
+        // On a thread of a pool, as for a tile, there are none to spare.
         let executor = match rayon::current_thread_index() {
             Some(_) => Executor::SingleThread,
             None => self.executor.clone(),

@@ -1,10 +1,9 @@
-//! What clipping takes of white Gaussian noise, and how it is put back.
+//! What clipping takes from white Gaussian noise, and how it is put back.
 //!
-//! Files end at black and at white, and with them the noise: in dark and bright places less of it is left, and on one
-//! side. Networks are trained on noise that does not end. So a sample at an end gets one of the values
-//! that it may have had beyond: a draw from the noise about the clean value there, which follows from the mean of the
-//! samples around. With that, noise in a file of 8 bits is removed nearly as well as if it had not been clipped
-//! (`docs/denoising.md`).
+//! Samples in a file end at black and at white, which cuts the noise off: in dark and bright places less of it is left,
+//! and on one side. Networks are trained on uncut noise. So a sample at an end gets one of the values that it may have
+//! had beyond: a draw from the noise about the clean value there, which follows from the mean of the samples around.
+//! With that, noise in an 8-bit file is removed nearly as well as if it had not been clipped (`docs/denoising.md`).
 
 use super::patches::tail_mean;
 use super::{LUMINANCE, LUMINANCE_SIGMA, Noise, Spread, draw};
@@ -16,23 +15,23 @@ use std::f64::consts::{FRAC_1_SQRT_2, PI};
 const SIDE: usize = 8;
 /// Squares that an estimate looks at, spread evenly over a large picture.
 const SQUARES: usize = 16384;
-/// Clean values that are looked up about black, between, and about white.
+/// Clean values tabulated about black, between, and about white, each.
 const VALUES: usize = 256;
-/// Standard deviations that "about" means: what is darker than black or brighter than white by so much shows no noise, and
-/// of what is within by so much nothing is clipped.
+/// Standard deviations that "about" means: this far beyond black or white no noise shows, and this far inside nothing
+/// is clipped.
 const ABOUT: f64 = 3.0;
-/// Rounds in which a level is corrected, at most: what is left grows about with the square root of a high level, so each
+/// Most rounds in which a level is corrected: what is left grows about as the square root of a high level, so each
 /// halves the error.
 const ROUNDS: usize = 12;
-/// What ends them: a change by this part.
+/// A relative change below this ends them.
 const SETTLED: f32 = 1e-4;
-/// The most that a level is corrected by. In black, 1.71; of a picture that is black or white nearly everywhere more is not
+/// Largest factor by which a level is corrected. In black, 1.71; more, in pictures nearly all black or white, is not
 /// believed.
 const MOST: f32 = 1.75;
-/// In image units: no network is told of less, and no sample of a file is as near to an end.
+/// Least level, in image units: no network is told less, no sample of a file is so near an end.
 const LEAST: f32 = 1e-6;
 
-/// The level before clipping where `sigma`, in image units, is the deviation of what was left of it.
+/// The level before clipping, given the deviation `sigma` of what was left of it, in image units.
 pub(super) fn before_clipping(picture: &Picture, spread: Spread, sigma: f32) -> f32 {
     if sigma < LEAST || !within(picture) {
         return sigma;
@@ -49,7 +48,7 @@ pub(super) fn before_clipping(picture: &Picture, spread: Spread, sigma: f32) -> 
     before
 }
 
-/// Whether all samples that can be seen lie in [0, 1], as those of integers do.
+/// Whether all samples that can be seen lie in [0, 1], as integers do.
 fn within(picture: &Picture) -> bool {
     let (height, width) = picture.size();
     let inside = |c, y, x| (0.0..=1.0).contains(&picture.pixel(c, y, x));
@@ -89,7 +88,7 @@ impl Square {
         (count > 0).then_some(channels)
     }
 
-    /// Variance of what is left of the noise that the table is of.
+    /// Variance that clipping leaves of the table's noise.
     fn left(self, table: &Table) -> f64 {
         match self.mean {
             _ if !self.clipped => table.sigma * table.sigma,
@@ -113,7 +112,7 @@ impl Squares {
         Squares(places.filter_map(|place| Square::channels(picture, place, seen)).collect())
     }
 
-    /// Deviation that an estimate finds of what is left of a level.
+    /// Deviation that an estimate finds when `sigma` has been clipped.
     fn left(&self, spread: Spread, sigma: f32) -> f32 {
         let shared = matches!(spread, Spread::Luminance);
         let table = Table::new(f64::from(if shared { LUMINANCE_SIGMA * sigma } else { sigma }));
@@ -122,7 +121,7 @@ impl Squares {
         let mut variances = [of(0), of(1), of(2)];
         let left = match spread {
             Spread::Independent | Spread::Grey => {
-                // As of the eigenvalues, which are those of the channels.
+                // As for eigenvalues, here the channels' variances.
                 variances.sort_by(f64::total_cmp);
                 tail_mean(&variances).sqrt()
             }
@@ -133,7 +132,7 @@ impl Squares {
                 sum / f64::from(LUMINANCE_SIGMA)
             }
         };
-        // Of a picture that is black or white throughout nothing is left, and nothing is found.
+        // In a picture that is black or white throughout nothing is left, and nothing is found.
         if left > 0.0 { left as f32 } else { sigma }
     }
 }
@@ -142,14 +141,14 @@ impl Squares {
 pub(crate) struct Clipped {
     /// Clean values of the squares, `[3,⌈H/8⌉,⌈W/8⌉]`.
     clean: Array3<f32>,
-    /// Of the noise in a channel, image units.
+    /// Noise level of a channel, in image units.
     sigma: f32,
     /// Whether the channels share it.
     shared: bool,
 }
 
 impl Clipped {
-    /// `None` of a picture without noise, or none to be removed, or with a sample beyond [0, 1].
+    /// `None` if the picture has no noise, or none to be removed, or a sample beyond [0, 1].
     pub(crate) fn new(picture: &Picture, noise: Noise) -> Option<Clipped> {
         let shared = noise.shared_sigma();
         let sigma = shared.unwrap_or(noise.sigma);
@@ -172,9 +171,9 @@ impl Clipped {
         Some(Clipped { clean, sigma, shared: shared.is_some() })
     }
 
-    /// Puts the noise back into a tile `[3,h,w]` whose upper left pixel is at `place`. What it draws is a function of a
-    /// pixel's place in the image alone; for pixels that pad the image, its last squares are looked up. Noise that the channels
-    /// share is the same in them where they are equal, and nearly so elsewhere.
+    /// Puts the noise back into a tile `[3,h,w]` whose upper left pixel is at `place`. What it draws depends only on a
+    /// pixel's place in the image; pixels that pad the image use its last squares. Noise that the channels share is the
+    /// same in them where they are equal, and nearly so elsewhere.
     pub(crate) fn restore(&self, tile: &mut Array3<f32>, place: (usize, usize)) {
         let (_, rows, columns) = self.clean.dim();
         for ((c, y, x), value) in tile.indexed_iter_mut() {
@@ -211,8 +210,8 @@ impl Table {
         Table { sigma, moments: moments.collect() }
     }
 
-    /// What belongs to a mean, between its neighbours in the table, or to the end that is nearest. The mean rises with the clean
-    /// value.
+    /// Interpolates `what` at a mean between its neighbours in the table, or takes the nearest end's. The mean
+    /// rises with the clean value.
     fn at(&self, mean: f64, what: impl Fn(&Moments) -> f64) -> f64 {
         let moments = &self.moments;
         let above = moments.partition_point(|m| m.mean < mean);
@@ -284,7 +283,7 @@ mod tests {
             Clipped::new(&Picture::from_pixels(restored.view()), independent(sigma))
                 .unwrap()
                 .restore(&mut restored, (0, 0));
-            // Dark, middle and bright places apart: what is wrong in one must not make up for another.
+            // Dark, middle and bright places apart: an error in one must not make up for another's.
             for (name, from, to) in [("dark", 0.0, 0.3), ("middle", 0.3, 0.7), ("bright", 0.7, 1.1)] {
                 let moments = |image: &Array3<f32>| {
                     let pairs = image.iter().zip(&clean).filter(|(_, clean)| (from..to).contains(*clean));
@@ -296,7 +295,7 @@ mod tests {
                     )
                 };
                 let ((bias, _), (mean, level)) = (moments(&clipped), moments(&restored));
-                // Of 40,000 samples and more, means and deviations scatter by 0.005; the clean value varies within squares.
+                // Means and deviations of 40,000 samples or more scatter by 0.005; clean values vary within squares.
                 assert!(
                     mean.abs() < 0.03 && (level - 1.0).abs() < 0.03,
                     "{name}: {mean} and {level} at {sigma}"

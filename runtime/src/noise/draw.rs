@@ -2,10 +2,10 @@
 
 use std::f32::consts::TAU;
 
-/// Candidates for a draw of [`normal_above`], of which at least half are taken.
+/// Candidates for a draw of [`normal_above`]; each is taken with probability ≥ ½.
 const CANDIDATES: u64 = 24;
 
-/// Two independent standard normal numbers (Box & Muller 1958), a function of `key`: of a place, and of what else
+/// Two independent standard normal numbers (Box & Muller 1958), a function of `key`: a place, and whatever else
 /// tells draws apart.
 pub(super) fn normal_pair(key: [u64; 3]) -> [f32; 2] {
     let [radius, angle] = uniform_pair(key);
@@ -13,14 +13,14 @@ pub(super) fn normal_pair(key: [u64; 3]) -> [f32; 2] {
     [radius * (TAU * angle).cos(), radius * (TAU * angle).sin()]
 }
 
-/// A standard normal number under the condition that it is at least `least`, a function of `key` (Robert 1995, "Simulation of
+/// A standard normal number conditioned on being at least `least`, a function of the key (Robert 1995, "Simulation of
 /// truncated normal variables").
 pub(super) fn normal_above(least: f32, [y, x, kind]: [u64; 3]) -> f32 {
     let keys = (0..CANDIDATES).map(|i| [y, x, kind + (i << 32)]);
     let drawn = if least < 0.0 {
         keys.map(|key| normal_pair(key)[0]).find(|drawn| *drawn >= least)
     } else {
-        // Exponential numbers from there on, the more of them taken the more normal ones there are.
+        // Exponential numbers from `least` on, thinned out to the normal density.
         let rate = 0.5 * (least + (least * least + 4.0).sqrt());
         keys.map(uniform_pair).find_map(|[a, b]| {
             let drawn = least - a.ln() / rate;

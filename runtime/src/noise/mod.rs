@@ -1,5 +1,5 @@
-//! White Gaussian noise: adding it, estimating how much there is, putting back what clipping took of it, and making that of
-//! all channels independent.
+//! White Gaussian noise: adding it, estimating how much there is, putting back what clipping took from it, and making
+//! it independent in the channels.
 
 pub(crate) mod clipping;
 mod draw;
@@ -30,12 +30,12 @@ pub fn add(picture: &mut Picture, sigma: f32, seed: u64, name: &str) {
 /// The noise in a picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Noise {
-    /// Standard deviation in every channel, in image units, before any clipping; of [`Spread::Luminance`]
+    /// Standard deviation in every channel, in image units, before any clipping; for [`Spread::Luminance`],
     /// before chroma was smoothed.
     pub sigma: f32,
     /// How the channels share it.
     pub spread: Spread,
-    /// What the level is multiplied by where noise is removed: 1 is what networks were made for, less keeps more detail
+    /// What the level is multiplied by when noise is removed: 1 is what networks were made for, less keeps more detail
     /// and noise.
     pub strength: f32,
 }
@@ -45,8 +45,8 @@ pub struct Noise {
 pub enum Spread {
     /// Each channel has its own, as networks are trained on.
     Independent,
-    /// The channels' high frequencies are the same, because chroma was smoothed, as JPEG files with
-    /// subsampled chroma have it: there is noise in the luminance alone.
+    /// The channels' high frequencies are the same, because chroma was smoothed, as in JPEG files with
+    /// subsampled chroma: there is noise in the luminance alone.
     Luminance,
     /// There is one channel, or three equal ones.
     Grey,
@@ -58,17 +58,17 @@ const LUMINANCE: [f32; 3] = [0.299, 0.587, 0.114];
 /// Standard deviation of the luminance of independent noise of 1 in each channel: √(0.299² + 0.587² + 0.114²).
 const LUMINANCE_SIGMA: f32 = 0.668_6;
 
-/// Below this, noise in the luminance alone cannot be told from texture: of 12 clean photographs the
-/// luminance was estimated at 1.4 ± 1.5 of 255.
+/// Below this, noise in the luminance alone cannot be told from texture: in 12 clean photographs it was
+/// estimated at 1.4 ± 1.5 of 255.
 const LEAST_LUMINANCE: f32 = 4.0 / 255.0;
 
-/// Estimates the noise of a picture, from patches that can be seen wholly. Pictures of a few pixels have
-/// none.
+/// Estimates the noise of a picture, from patches that are visible throughout. Pictures of a few pixels get
+/// 0.
 ///
-/// In colour, the estimate is that of Chen, Zhu & Heng 2015; of one channel, which has fewer dimensions
+/// In colour, the estimate is that of Chen, Zhu & Heng 2015; for one channel, which has fewer dimensions
 /// for noise to be alone in, that of Liu, Tanaka & Okutomi 2013. If the luminance has more than
-/// twice the noise that the colours show, chroma was smoothed. Of a picture without samples beyond [0, 1] it is the
-/// level from before they were clipped. Figures: `docs/denoising.md`.
+/// twice the noise that the colours show, chroma was smoothed. If no sample lies beyond [0, 1], it is the level
+/// from before clipping. Figures: `docs/denoising.md`.
 pub fn estimate(picture: &Picture) -> Noise {
     let (sigma, spread) = estimate_left(picture);
     Noise { sigma: before_clipping(picture, spread, sigma), spread, strength: 1.0 }
@@ -91,7 +91,7 @@ fn estimate_left(picture: &Picture) -> (f32, Spread) {
 }
 
 impl Noise {
-    /// The same with a level that is within a range, that of what a model was trained on.
+    /// The same with the level clamped to a range, that which a model was trained on.
     pub fn within(self, range: SigmaRange) -> Noise {
         Noise { sigma: self.sigma.clamp(range.min as f32, range.max as f32), ..self }
     }

@@ -1,5 +1,5 @@
-//! Noise levels from the covariance of small patches: its small eigenvalues are those of directions that
-//! the image has no part in.
+//! Noise levels from the covariance of small patches: its small eigenvalues are those of directions in which
+//! there is only noise.
 
 use nalgebra::DMatrix;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
@@ -37,8 +37,8 @@ impl<P: Fn(usize, usize, usize) -> f32, S: Fn(usize, usize) -> bool> Patches<P, 
     /// patches lie near a subspace of few dimensions, so the small eigenvalues of the covariance of noisy
     /// patches scatter around σ². Large ones are dropped until the mean of the others is their median.
     pub fn of_all(&self) -> f32 {
-        // With too few patches for the samples of one, the eigenvalues scatter and the small ones are too
-        // small: of 4 times as many patches, σ = 15 in 32×32 pixels is found to be 12.
+        // With too few patches per sample of a patch, the eigenvalues scatter and the small ones are too
+        // small: with 4 patches, σ = 15 in 32×32 pixels is found to be 12.
         let found = (1..=SIDE).rev().find_map(|side| Some((side, self.enough_places(side)?)));
         let Some((side, places)) = found else {
             return 0.0;
@@ -49,8 +49,8 @@ impl<P: Fn(usize, usize, usize) -> f32, S: Fn(usize, usize) -> bool> Patches<P, 
     /// Estimates σ of one channel from the patches that have hardly more texture than noise has.
     ///
     /// Liu, Tanaka & Okutomi 2013 ("Single-Image Noise Level Estimation for Blind Denoising"): the smallest
-    /// eigenvalue of their covariance; the level and the choice of patches follow from one another, from
-    /// that of all patches on. What few patches they are makes the level some 2 % too small.
+    /// eigenvalue of their covariance; the level and the choice of patches are refined in turn, from all
+    /// patches on. That few patches remain makes the level some 2 % too small.
     ///
     /// The levels go down from round to round; the first that is not above `least` is the last.
     pub fn of_weak_texture(&self, least: f32) -> f32 {
@@ -84,15 +84,15 @@ impl<P: Fn(usize, usize, usize) -> f32, S: Fn(usize, usize) -> bool> Patches<P, 
         let seen = |&(y, x): &(usize, usize)| (y..y + side).all(|y| (x..x + side).all(|x| (self.seen)(y, x)));
         let all = (0..rows).step_by(step).flat_map(|y| (0..columns).step_by(step).map(move |x| (y, x)));
         let places: Vec<(usize, usize)> = all.filter(seen).collect();
-        // Steps thin the patches of a large image to no less than a quarter of those aimed at.
+        // Stepping leaves a large image no less than a quarter of the patches aimed at.
         let enough = rows * columns >= self.needed(side)
             && !places.is_empty()
             && places.len() >= self.needed(side).min(PATCHES / 4);
         enough.then_some(places)
     }
 
-    /// Patches of `side`² pixels and all channels, one a row, less the first pixel of the first: what
-    /// is near 0 is exact enough in float32.
+    /// Patches of `side`² pixels and all channels, one per row, less the first pixel of the first: near 0,
+    /// float32 is exact enough.
     fn patches(&self, side: usize, places: &[(usize, usize)]) -> Array2<f32> {
         let zero = |c| places.first().map_or(0.0, |&(y, x)| (self.pixel)(c, y, x));
         let zero: Vec<f32> = (0..self.channels).map(zero).collect();
@@ -119,7 +119,7 @@ fn texture(patch: ArrayView1<f32>) -> f32 {
     pairs.map(|(i, j)| square(pixel(i, j) - pixel(i, j - 1)) + square(pixel(j, i) - pixel(j - 1, i))).sum()
 }
 
-/// Eigenvalues of the covariance of patches, one a row, in ascending order.
+/// Eigenvalues, in ascending order, of the covariance of patches, one per row.
 fn eigenvalues(patches: ArrayView2<f32>) -> Vec<f64> {
     let dimensions = patches.ncols();
     let (mut products, mut sums) =

@@ -1,15 +1,15 @@
-//! Noise that all channels share, in a network that knows it to be independent.
+//! Noise that all channels share, for a network that expects it to be independent.
 //!
 //! Networks are trained on noise that is independent in the three channels. What is equal in all of them
-//! they take for detail, and enhance: a grey image of σ = 15 came out at 20.8 dB, worse than it went in.
-//! So noise is added to what has none, the colour, until that of the channels is independent: each then has √3
-//! times the level that they share, and their mean still has that. What the network returns of a grey image
-//! is averaged over the channels; that image came out at 31.0 dB (`docs/denoising.md`).
+//! they take for detail, and enhance: a grey image of σ = 15 came out at 20.5 dB, worse than it went in.
+//! So noise is added where there is none, in the colour, until the channels' noise is independent: each then has
+//! √3 times the level that they share, and their mean still that level. What the network returns for a grey
+//! image is averaged over the channels; that image came out at 31.3 dB (`docs/denoising.md`).
 
 use super::draw::normal_pair;
 use ndarray::Array3;
 
-/// Noise of a channel over that of the mean of three.
+/// √3: noise of a channel over that of the mean of three.
 const RATIO: f32 = 1.732_050_8;
 
 /// The noise level that the network is told, where the channels share noise of `sigma`.

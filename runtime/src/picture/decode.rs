@@ -1,4 +1,4 @@
-//! Image files, which are untrusted, to pictures.
+//! Decodes image files, which are untrusted.
 
 use super::format::{Format, names};
 use super::metadata::Metadata;
@@ -28,16 +28,13 @@ const BIG_TIFF: [&[u8; 4]; 2] = [b"II+\0", b"MM\0+"];
 pub(super) fn memory(path: &Path) -> Result<u64> {
     match open(path)?.into_decoder() {
         Ok(decoder) => Ok(decoder.total_bytes()),
-        // TIFF files that this crate reads itself, and what nobody reads.
+        // TIFF files that this crate reads itself, and unreadable ones.
         Err(_) => tiff_file::decoded_bytes(path).or_else(|_| Ok(std::fs::metadata(path)?.len())),
     }
 }
 
-/// Reads a file, told by its content.
+/// Reads a file; its content tells the format.
 pub(super) fn decode(path: &Path) -> Result<Picture> {
-    if path.is_dir() {
-        return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory).into());
-    }
     let mut reader = open(path)?;
     let format = match reader.format() {
         None => return Err(refused(format!("it is none of {}", names()))),
@@ -52,6 +49,9 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
         Format::Tiff => tiff_file::pages(path)?,
         _ => 1,
     };
+    if format == Format::Tiff {
+        tiff_file::check(path)?;
+    }
     if frames > 1 {
         return Err(refused("it holds more than one image; split it first".into()));
     }
@@ -76,7 +76,7 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
         }
         (metadata, orientation) = match format {
             Format::Tiff => tiff_file::describe(path)?,
-            // Damaged text beside a sound image costs the text.
+            // Damaged metadata must not cost a sound image.
             _ => {
                 let (profile, exif) = (decoder.icc_profile().ok().flatten(), decoder.exif_metadata());
                 let xmp = decoder.xmp_metadata().ok().flatten();
@@ -100,12 +100,20 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
 
 /// A file with its format, which its content tells, whatever its name says.
 fn open(path: &Path) -> Result<ImageReader<BufReader<File>>> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory).into());
+    }
+    // To open a named pipe would wait for a writer.
+    if !metadata.is_file() {
+        return Err(refused("it is no regular file".into()));
+    }
     let mut file = BufReader::new(File::open(path)?);
     let start = file.fill_buf()?;
     if start.is_empty() {
         return Err(refused("the file is empty".into()));
     }
-    // The image crate reads these files and does not know them by their content.
+    // The image crate reads these files but does not know them by their content.
     if BIG_TIFF.iter().any(|magic| start.starts_with(*magic)) {
         return Ok(ImageReader::with_format(file, ImageFormat::Tiff));
     }
@@ -114,7 +122,7 @@ fn open(path: &Path) -> Result<ImageReader<BufReader<File>>> {
 
 fn jpeg(path: &Path, limits: Limits) -> Result<impl ImageDecoder> {
     let bytes = staged::read_bounded(path, MAX_JPEG_BYTES)?;
-    // The decoder makes RGB of CMYK without a word, and without its profile.
+    // The decoder silently makes RGB of CMYK, without its profile.
     match jpeg_components(&bytes) {
         None => return Err(refused("the JPEG data end before the image does".into())),
         Some(4) => return Err(refused(CMYK.into())),
@@ -168,8 +176,8 @@ fn stored(image: DynamicImage) -> Result<Samples> {
     })
 }
 
-/// How many colour components a JPEG file has; `None` if its scan data do not go on to its end marker. The decoder
-/// fills what is missing with grey and says nothing.
+/// How many colour components a JPEG file has; `None` if its scan data do not reach its end marker: the decoder
+/// silently fills what is missing with grey.
 fn jpeg_components(bytes: &[u8]) -> Option<u8> {
     const START_OF_SCAN: u8 = 0xDA;
     const END: [u8; 2] = [0xFF, 0xD9];

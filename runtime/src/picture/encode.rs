@@ -1,4 +1,4 @@
-//! Pictures to image files.
+//! Encodes image files.
 
 use super::format::Format;
 use super::metadata::Metadata;
@@ -118,7 +118,7 @@ impl File<'_> {
     fn jpeg(&self, mut target: impl Write, quality: u8) -> Result<()> {
         let mut bytes = Vec::new();
         let mut encoder = JpegEncoder::new_with_quality(&mut bytes, quality);
-        // This encoder takes both; one that did not would lose them and nothing else.
+        // This encoder takes both; if it did not, nothing else would be lost.
         if let Some(profile) = self.metadata.profile_for(self.channels > 2) {
             let _ = encoder.set_icc_profile(profile.clone());
         }
@@ -128,7 +128,7 @@ impl File<'_> {
         self.with(encoder)?;
         let mut rest = bytes.as_slice();
         if let Some(xmp) = fitting(&self.metadata.xmp, JPEG_XMP) {
-            // After the start of the image, and the JFIF segment that follows it.
+            // After the start marker and the JFIF segment that follows it.
             let jfif = rest.get(2..6).filter(|segment| segment.starts_with(&[0xFF, 0xE0]));
             let start = 2 + jfif.map_or(0, |s| 2 + usize::from(u16::from_be_bytes([s[2], s[3]])));
             let start = start.min(rest.len());
@@ -190,7 +190,7 @@ impl File<'_> {
     }
 }
 
-/// What fits into one segment of a JPEG file, after its prefix. What does not is left out.
+/// The data, if they fit into one segment of a JPEG file after its prefix; else left out.
 fn fitting<'a>(data: &'a Option<Vec<u8>>, prefix: &[u8]) -> Option<&'a Vec<u8>> {
     data.as_ref().filter(|data| prefix.len() + data.len() <= JPEG_SEGMENT)
 }

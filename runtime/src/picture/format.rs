@@ -23,8 +23,8 @@ pub enum Format {
     Webp,
 }
 
-/// What is known of a format: how it is called, how the image crate calls it, and the endings of its
-/// files' names, the usual one first.
+/// What is known of a format: its name, what the image crate calls it, and the extensions of its files,
+/// the usual one first.
 struct Row(Format, &'static str, ImageFormat, &'static [&'static str]);
 
 /// Every format that is read.
@@ -45,7 +45,7 @@ impl Format {
         TABLE.iter().find(|row| row.0 == read).unwrap_or(&TABLE[0])
     }
 
-    /// Usual ending of the names of its files.
+    /// Usual extension of its files.
     pub fn extension(self) -> &'static str {
         self.row().3[0]
     }
@@ -61,7 +61,7 @@ impl Format {
     }
 }
 
-/// Endings, in lower case, of the names of files that are read when a folder is given.
+/// Extensions, in lower case, of files that are read when a folder is given.
 pub fn extensions() -> impl Iterator<Item = &'static str> {
     TABLE.iter().flat_map(|row| row.3.iter().copied())
 }

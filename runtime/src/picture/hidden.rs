@@ -3,7 +3,7 @@
 use super::Picture;
 use super::samples::Samples;
 
-/// The samples of a picture with pixels that cannot be seen, as they were.
+/// The original samples of a picture with pixels that cannot be seen.
 pub(crate) struct Hidden(Option<Samples>);
 
 /// Distances to the next pixel in a row or column, and to the one across the corner: 4/3 is near √2.
@@ -11,8 +11,8 @@ const BESIDE: u32 = 3;
 const CORNER: u32 = 4;
 
 impl Picture {
-    /// Gives every pixel that cannot be seen the colour of one that can and is near, and returns what was
-    /// there. Where nothing can be seen, nothing changes.
+    /// Gives every hidden pixel the colour of a visible one nearby, and returns what was there. Where nothing
+    /// is visible, nothing changes.
     pub(crate) fn cover_hidden(&mut self) -> Hidden {
         let (height, width) = self.size();
         let places = move || (0..height).flat_map(move |y| (0..width).map(move |x| (y, x)));
@@ -44,7 +44,7 @@ impl Picture {
         }
     }
 
-    /// Takes the colour of the neighbour that is nearest to a pixel that can be seen.
+    /// Takes the colour of the neighbour that is nearest to a visible pixel.
     fn cover(&mut self, i: usize, distance: &mut [u32], neighbours: [(isize, isize); 4]) {
         if distance[i] == 0 {
             return;

@@ -1,4 +1,4 @@
-//! Image files: decoded within bounds, changed in place, and encoded again as what they were.
+//! Image files: decoded within bounds, changed in place, and encoded in their own format again.
 
 mod decode;
 mod encode;
@@ -55,13 +55,13 @@ impl Picture {
         }
     }
 
-    /// Reads a file, told by its content.
+    /// Reads a file; its content tells the format.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`], [`ErrorKind::Image`], [`ErrorKind::Input`] for what is recognised and not read,
+    /// [`ErrorKind::Io`], [`ErrorKind::Image`], [`ErrorKind::Input`] for what is recognised but not read,
     /// [`ErrorKind::TooLarge`] (before memory is taken), [`ErrorKind::NotFinite`].
     pub fn read(path: &Path) -> Result<Picture> {
-        // Decoders are other people's, and the files anybody's.
+        // The decoders are not ours, and the files untrusted.
         catch_panic(|| decode::decode(path))
             .unwrap_or_else(|reason| Err(ErrorKind::Input(format!("the decoder failed: {reason}")).into()))
             .map_err(decode::named)
@@ -77,7 +77,7 @@ impl Picture {
     }
 
     /// Writes the file beside its target and renames it. Samples that become integers are rounded and
-    /// clipped to [0, 1]. A file that is there is replaced, and keeps its permissions.
+    /// clipped to [0, 1]. An existing file is replaced, and keeps its permissions.
     ///
     /// # Errors
     /// [`ErrorKind::Input`] for what the format cannot hold, [`ErrorKind::Image`], [`ErrorKind::Io`].
@@ -85,10 +85,10 @@ impl Picture {
         self.write_or_replace(path, encoding, true)
     }
 
-    /// As [`Picture::write`], but a file that is there stays, at whatever moment it came to be there.
+    /// As [`Picture::write`], but an existing file stays, even one that appears meanwhile.
     ///
     /// # Errors
-    /// Those of [`Picture::write`], and [`ErrorKind::Bundle`] if there is one.
+    /// Those of [`Picture::write`], and [`ErrorKind::Bundle`] if it exists.
     pub fn write_new(&self, path: &Path, encoding: &Encoding) -> Result<()> {
         self.write_or_replace(path, encoding, false)
     }
@@ -166,7 +166,7 @@ impl Picture {
         self.has_alpha() && self.samples.get((y * self.width + x + 1) * self.channels - 1) <= 0.0
     }
 
-    /// Changes every sample but those of transparency, which become floats until the picture is written.
+    /// Changes every sample but those of transparency; all are floats until the picture is written.
     pub(crate) fn map_samples(&mut self, mut change: impl FnMut(f32) -> f32) {
         let mut samples = self.samples.at(Depth::Float).into_owned();
         let (channels, alpha) = (self.channels, self.has_alpha());
@@ -212,7 +212,7 @@ mod tests {
         let (source, target) = (dir.path().join("a.png"), dir.path().join("b"));
         image.save(&source).unwrap();
         Picture::read(&source).unwrap().write(&target, &as_format(format)).unwrap();
-        // Read and kept, it does not change any more.
+        // Read and written again, it stays the same.
         Picture::read(&target).unwrap().write(&target, &Encoding::default()).unwrap();
         let last = dir.path().join("c.png");
         Picture::read(&target).unwrap().write(&last, &as_format(Format::Png)).unwrap();
@@ -286,7 +286,7 @@ mod tests {
         }
     }
 
-    /// A TIFF file of two pixels, each 100, 50, 25 under a transparency of 128 and one of 0.
+    /// Writes a TIFF file of two pixels of 100, 50, 25, with transparencies of 128 and 0.
     fn write_premultiplied<K: tiff::encoder::TiffKind>(path: &Path, encoder: TiffEncoder<File, K>) {
         let mut encoder = encoder;
         let mut image = encoder.new_image::<RGB8>(2, 1).unwrap();
@@ -324,9 +324,19 @@ mod tests {
         let cmyk = dir.path().join("cmyk.tif");
         let mut encoder = TiffEncoder::new(File::create(&cmyk).unwrap()).unwrap();
         encoder.write_image::<tiff::encoder::colortype::CMYK8>(1, 1, &[0; 4]).unwrap();
+        let integers = dir.path().join("integers.tif");
+        let mut encoder = TiffEncoder::new(File::create(&integers).unwrap()).unwrap();
+        encoder.write_image::<tiff::encoder::colortype::RGB32>(1, 1, &[1; 3]).unwrap();
+        let extra = dir.path().join("extra.tif");
+        let mut encoder = TiffEncoder::new(File::create(&extra).unwrap()).unwrap();
+        let mut image = encoder.new_image::<RGB8>(1, 1).unwrap();
+        image.extra_samples(&[ExtraSamples::Unspecified]).unwrap();
+        image.write_data(&[1; 4]).unwrap();
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/picture");
         for (path, cause) in [
             (cmyk, "CMYK"),
+            (integers, "no floats"),
+            (extra, "4 channels"),
             (corpus.join("cmyk.jpg"), "CMYK"),
             (corpus.join("animated.png"), "more than one image"),
             (corpus.join("animated.webp"), "more than one image"),

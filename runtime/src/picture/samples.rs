@@ -98,7 +98,7 @@ impl Samples {
         }
     }
 
-    /// Of integers, the high byte first.
+    /// Integers have the high byte first.
     pub(super) fn big_endian(&self) -> Cow<'_, [u8]> {
         match self {
             Samples::Sixteen(v) => Cow::Owned(v.iter().flat_map(|v| v.to_be_bytes()).collect()),

@@ -1,4 +1,4 @@
-//! TIFF: what the image crate lacks of it. Grey float samples, transparency beside grey, EXIF and XMP.
+//! What the image crate lacks for TIFF: grey float samples, transparency beside grey, EXIF and XMP.
 
 use super::metadata::Metadata;
 use super::samples::Samples;
@@ -12,7 +12,7 @@ use tiff::Directory;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::encoder::colortype::{ColorType, Gray8, Gray16, Gray32Float, RGB8, RGB16, RGB32Float};
 use tiff::encoder::{Compression, DirectoryEncoder, Predictor, TiffEncoder, TiffKind, TiffValue};
-use tiff::tags::{ExtraSamples, Tag, Type};
+use tiff::tags::{ExtraSamples, SampleFormat, Tag, Type};
 
 const XMP: Tag = Tag::Unknown(700);
 /// Marks a page that is a smaller copy of another.
@@ -49,6 +49,27 @@ pub(super) fn pages(path: &Path) -> Result<usize> {
         }
         decoder.next_image().map_err(unreadable)?;
     }
+}
+
+/// Refuses what would be read as something else: integers as floats, and more channels than are known.
+///
+/// # Errors
+/// [`ErrorKind::Input`], [`ErrorKind::Image`], [`ErrorKind::Io`].
+pub(super) fn check(path: &Path) -> Result<()> {
+    let mut decoder = open(path)?;
+    let color = decoder.colortype().map_err(unreadable)?;
+    let formats: Option<Vec<u16>> = decoder.find_tag_unsigned_vec(Tag::SampleFormat).map_err(unreadable)?;
+    let are_floats = formats.is_some_and(|all| all.iter().all(|f| *f == SampleFormat::IEEEFP.to_u16()));
+    if color.bit_depth() == 32 && !are_floats {
+        return Err(ErrorKind::Input("32-bit samples that are no floats are not read".into()).into());
+    }
+    let samples: Option<u16> = decoder.find_tag_unsigned(Tag::SamplesPerPixel).map_err(unreadable)?;
+    if samples.is_some_and(|samples| samples > color.num_samples()) {
+        let (all, known) = (samples.unwrap_or_default(), color.num_samples());
+        let reason = format!("it has {all} channels, and of the last {} nothing is known", all - known);
+        return Err(ErrorKind::Input(reason).into());
+    }
+    Ok(())
 }
 
 /// The image in a file of grey floats or of grey with transparency; `None` for files that the image crate
@@ -120,7 +141,7 @@ pub(super) fn is_premultiplied(path: &Path) -> Result<bool> {
     Ok(kinds.unwrap_or_default().first() == Some(&ExtraSamples::AssociatedAlpha.to_u16()))
 }
 
-/// What a TIFF file says beside its pixels. What cannot be read of it is left out, for the image can be.
+/// What a TIFF file says beside its pixels. Unreadable parts are left out: they must not cost the image.
 ///
 /// # Errors
 /// [`ErrorKind::Input`], [`ErrorKind::Io`].
@@ -136,13 +157,13 @@ pub(super) fn describe(path: &Path) -> Result<(Metadata, Orientation)> {
     Ok((metadata, orientation))
 }
 
-/// What a file may hold beside its samples for its EXIF to be read.
+/// Bytes that a file may hold beside its samples for its EXIF to be read.
 const MAX_BESIDE: u64 = 1 << 24;
 
 /// The descriptive fields of a TIFF file as EXIF.
 fn read_exif(path: &Path) -> Option<Vec<u8>> {
     let file = std::fs::File::open(path).ok()?;
-    // The reader takes the file as a whole: no more than memory is reckoned for the image. Offsets have 32 bits.
+    // The reader loads the whole file: no more than the memory reckoned for the image. Offsets have 32 bits.
     let most = decoded_bytes(path).ok()?.saturating_add(MAX_BESIDE).min(u64::from(u32::MAX));
     if file.metadata().ok()?.len() > most {
         return None;
@@ -212,10 +233,10 @@ impl File<'_> {
     where
         [C::Inner]: TiffValue,
     {
-        // The difference of neighbours compresses better; of floats it is not defined.
+        // Differences of neighbours compress better; for floats they are not defined.
         let float = C::SAMPLE_FORMAT[0] == tiff::tags::SampleFormat::IEEEFP;
         let predictor = if float { Predictor::None } else { Predictor::Horizontal };
-        // The predictor of this encoder does not know of transparency.
+        // This encoder's predictor does not allow for transparency.
         let alpha = self.channels.is_multiple_of(2);
         let predictor = if alpha { Predictor::None } else { predictor };
         let mut encoder = TiffEncoder::new(target)?

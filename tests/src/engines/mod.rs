@@ -1,4 +1,4 @@
-//! The engines that are held against the reference.
+//! The engines that are compared with the reference.
 
 pub mod libtorch;
 pub mod python;
@@ -24,7 +24,7 @@ pub trait Engine {
     /// Its name in reports.
     fn name(&self) -> String;
 
-    /// Whether it runs this variant at all: a slow engine is asked for a few only.
+    /// Whether it runs this variant: a slow engine runs only a few.
     fn runs(&self, variant: &str) -> bool {
         let _ = variant;
         true
@@ -36,10 +36,10 @@ pub trait Engine {
         &[]
     }
 
-    /// Runs the graphs that there are.
+    /// Runs the model's graphs.
     ///
     /// # Errors
-    /// What the engine says.
+    /// Those of the engine.
     fn run(&self, model: &Model, inputs: &Inputs) -> Result<Values>;
 }
 
@@ -51,10 +51,10 @@ pub fn reference(model: &Model, inputs: &Inputs) -> Result<Values> {
     libtorch::run(model, inputs, Kind::Double)
 }
 
-/// Every engine that is here. Those that are not are named on stderr.
+/// Every engine available here. Missing ones are named on stderr.
 ///
 /// # Errors
-/// If an engine that is here does not start.
+/// If an available engine does not start.
 pub fn all() -> Result<Vec<Box<dyn Engine>>> {
     let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(libtorch::Float32)];
     engines.extend(runtime::all()?);

@@ -13,7 +13,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 
 const PROGRAM: &str = include_str!("python.py");
-/// It takes seconds for a model: those that cover the operators.
+/// Each takes seconds; these cover all operators.
 const VARIANTS: [&str; 6] = [
     "biases Batch",
     "no classes",
@@ -23,7 +23,7 @@ const VARIANTS: [&str; 6] = [
     "DnCNN",
 ];
 
-/// A Python process that answers one JSON line with another.
+/// A Python process that answers each line of JSON with one.
 #[derive(Debug)]
 pub struct Python {
     process: Mutex<(Child, ChildStdin, BufReader<ChildStdout>)>,
@@ -62,7 +62,7 @@ impl Python {
     /// Checks a graph with `onnx.checker`, shapes included.
     ///
     /// # Errors
-    /// What the checker says.
+    /// Those of the checker.
     pub fn check(&self, graph: &Path) -> Result<()> {
         self.ask(&json!({ "check": graph }))?;
         Ok(())
@@ -72,7 +72,7 @@ impl Python {
 impl Drop for Python {
     fn drop(&mut self) {
         let process = self.process.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = process.0.kill();
         let _ = process.0.wait();
     }

@@ -14,7 +14,7 @@ pub struct Runtime {
     engine: Arc<dyn engine::Engine>,
 }
 
-/// tract, and ONNX Runtime where `ORT_DYLIB_PATH` says where it is.
+/// tract, and ONNX Runtime if `ORT_DYLIB_PATH` says where it is.
 ///
 /// # Errors
 /// If one does not start.

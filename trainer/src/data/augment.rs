@@ -5,7 +5,7 @@ use super::resized_crop::resized_crop;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-/// How a training image is varied. The size of the result is given apart.
+/// How a training image is varied. The result's size is given separately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {

@@ -18,7 +18,7 @@ use tch::{Kind, Tensor};
 /// Batches that each thread makes ahead.
 const AHEAD: usize = 2;
 
-/// What one step trains on, for one of the two objectives.
+/// What one step trains on, for one objective.
 #[derive(Debug)]
 pub struct Batch {
     /// Clean images in [0, 1], `[N,3,S,S]`.
@@ -32,7 +32,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// clean + σ·noise, on `device`.
+    /// clean + σ·noise.
     pub fn noisy(&self) -> Tensor {
         &self.clean + self.sigma.view([-1, 1, 1, 1]) * &self.noise
     }
@@ -42,7 +42,7 @@ impl Batch {
         self.sigma.numel()
     }
 
-    /// Part `index` of `count` equal ones, which `count` must allow.
+    /// Part `index` of `count` equal ones; `count` must divide N.
     pub fn part(&self, index: usize, count: usize) -> Batch {
         let of = |tensor: &Tensor| equal_part(tensor, index, count);
         Batch {
@@ -82,11 +82,11 @@ pub struct BatchPlan {
     pub mix: f64,
     /// Their noise levels.
     pub sigma: NoiseLevel,
-    /// Seed; two objectives take different ones.
+    /// Seed, different for each objective.
     pub seed: u64,
 }
 
-/// How much a step shows.
+/// The shape of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Images in a batch.
@@ -100,7 +100,7 @@ pub struct Shape {
 pub struct Shapes {
     /// That of the first step.
     pub first: Shape,
-    /// Steps from which on it is another, in rising order.
+    /// Steps at which the shape changes, in rising order.
     pub changes: Vec<(u64, Shape)>,
 }
 
@@ -269,7 +269,7 @@ mod tests {
                 .count()
         };
         assert_eq!(mixed(0.0), 0);
-        // Of λ > 8/9 the hole is empty.
+        // At λ > 8/9 the hole is empty.
         let all = mixed(1.0);
         assert!(all > 70, "{all}");
         // Five standard deviations of 100 draws are 25.

@@ -42,7 +42,7 @@ pub enum Split {
 pub struct Images {
     entries: Vec<Entry>,
     classes: Vec<String>,
-    /// Bytes that the halves of a set have in memory together.
+    /// Bytes that the halves of a set take in memory together.
     cached: Arc<AtomicUsize>,
 }
 
@@ -65,7 +65,7 @@ struct Entry {
 impl Images {
     /// Opens `dir`, which is one of:
     /// - the official binary CIFAR-10 (`data_batch_1.bin` … `test_batch.bin`, `batches.meta.txt`);
-    /// - a folder with `train` and `test` below it, of which `split` says which;
+    /// - a folder with `train` and `test` below it, of which `split` takes one;
     /// - a folder of class folders, whose names in alphabetical order are the classes;
     /// - a flat folder of photographs.
     ///
@@ -128,12 +128,12 @@ impl Images {
         }
         let pixels = Arc::new(decode(&entry.path)?);
         let size = pixels.rgb.len();
-        if self.cached.fetch_add(size, Ordering::Relaxed) + size <= CACHE_BYTES {
-            Ok(entry.pixels.get_or_init(|| pixels).clone())
-        } else {
+        let fits = self.cached.fetch_add(size, Ordering::Relaxed) + size <= CACHE_BYTES;
+        // Another thread may have decoded it meanwhile.
+        if !fits || entry.pixels.set(pixels.clone()).is_err() {
             self.cached.fetch_sub(size, Ordering::Relaxed);
-            Ok(pixels)
         }
+        Ok(pixels)
     }
 
     /// What tells this set from another: how many images, and a checksum of their classes and names.
@@ -147,7 +147,7 @@ impl Images {
     }
 
     /// Holds out every `n`-th image, where `1/n` is about `fraction`: the images to train on, and those
-    /// to choose by.
+    /// to validate on.
     pub fn hold_out(self, fraction: f64) -> (Images, Images) {
         let every = if fraction > 0.0 { (1.0 / fraction).round().max(2.0) as usize } else { usize::MAX };
         let (mut train, mut held_out) = (Vec::new(), Vec::new());
@@ -159,7 +159,7 @@ impl Images {
     }
 }
 
-/// Decodes one image file to 8-bit RGB, upright as its EXIF says, which is how `gradresnet` shows it to a network.
+/// Decodes one image file to 8-bit RGB, upright as its EXIF says, as `gradresnet` shows it to a network.
 pub fn decode(path: &Path) -> Result<Pixels> {
     let mut limits = image::Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
@@ -172,7 +172,7 @@ pub fn decode(path: &Path) -> Result<Pixels> {
     let upright = || -> image::ImageResult<DynamicImage> {
         let mut decoder = reader.into_decoder()?;
         limits.reserve(decoder.total_bytes())?;
-        // Damaged text beside a sound image costs the text.
+        // Damaged metadata must not cost a sound image.
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let mut image = DynamicImage::from_decoder(decoder)?;
         image.apply_orientation(orientation);
@@ -307,14 +307,14 @@ mod tests {
         assert!(error.contains("test_batch.bin") && error.contains("3073"), "{error}");
     }
 
-    /// A photograph that a camera held sideways took, two by one pixels as it is stored.
+    /// A photograph taken with the camera held sideways, stored as two by one pixels.
     #[test]
     fn images_are_upright() {
         use image::ImageEncoder;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.jpg");
         let mut encoder = image::codecs::jpeg::JpegEncoder::new(std::fs::File::create(&path).unwrap());
-        // A TIFF directory of one entry: orientation 6, to be turned by a quarter clockwise.
+        // A TIFF directory of one entry: orientation 6, to be turned a quarter clockwise.
         let header = [b'I', b'I', 42, 0, 8, 0, 0, 0, 1, 0];
         let entry = [0x12, 1, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0];
         encoder.set_exif_metadata([&header[..], &entry].concat()).unwrap();

@@ -102,7 +102,7 @@ mod tests {
         let inside = Region { top: 2, left: 3, height: 4, width: 4 };
         let corner = Region { top: 0, left: 5, height: 2, width: 3 };
         assert_eq!((hole((4, 5), 0.75, 8), hole((0, 7), 0.75, 8)), (inside, corner));
-        // Nothing is cut at λ = 1, all at λ = 0 and the centre.
+        // Nothing is cut at λ = 1, all at λ = 0 in the centre.
         assert_eq!(hole((3, 3), 1.0, 8).height, 0);
         assert_eq!(hole((4, 4), 0.0, 8), Region { top: 0, left: 0, height: 8, width: 8 });
 
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(weights, [1.0 - 6.0 / 64.0, 0.0, 6.0 / 64.0]);
     }
 
-    /// The mean of an image tells how much of each there is in it, whatever was drawn.
+    /// The mean of a mixed image tells each one's share, whatever was drawn.
     #[test]
     fn labels_are_the_shares_of_the_images() {
         let (images, labels) = batch(9);

@@ -16,8 +16,8 @@ pub fn resized_crop(image: &Pixels, size: usize, rng: &mut impl Rng) -> Vec<f32>
     resize(image, region(image.height, image.width, rng), size)
 }
 
-/// The part: a uniform area, an aspect ratio of uniform logarithm and a uniform place; after ten of them
-/// that do not fit, the largest central part of an allowed aspect ratio.
+/// The part: a uniform area, an aspect ratio of uniform logarithm and a uniform place; after ten that do
+/// not fit, the largest central part of an allowed aspect ratio.
 fn region(height: usize, width: usize, rng: &mut impl Rng) -> Region {
     let (h, w) = (height as f64, width as f64);
     // Rounded as Python rounds.
@@ -88,7 +88,7 @@ mod tests {
         assert!((found - expected).abs() < error, "area: {found} for {expected} ± {error}");
         assert!(parts.iter().all(|p| area(p) > 0.0795 && p.top + p.height <= SIDE));
 
-        // The aspect ratio and the place know no direction. The logarithm's deviation is below L.
+        // Aspect ratio and place favour no direction. The logarithm's deviation is below L.
         let aspect = mean(&|p| (p.width as f64 / p.height as f64).ln());
         assert!(aspect.abs() < 5.0 * l / f64::from(draws).sqrt(), "aspect: {aspect}");
         let place = mean(&|p| p.left as f64 / (SIDE - p.width).max(1) as f64);
@@ -107,8 +107,8 @@ mod tests {
         assert_eq!(region(1, 1, &mut rng), Region { top: 0, left: 0, height: 1, width: 1 });
     }
 
-    /// Of an output pixel, the mean over input pixels by a triangle about its centre, as wide as the
-    /// scale on either side where it shrinks, and one pixel where it grows.
+    /// Each output pixel is the mean of input pixels under a triangle about its centre, on either side as
+    /// wide as the scale when shrinking, and one pixel when growing.
     fn bilinear(row: &[f64], size: usize) -> Vec<f64> {
         let scale = row.len() as f64 / size as f64;
         (0..size)

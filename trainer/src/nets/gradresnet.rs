@@ -1,7 +1,7 @@
 //! GradResNet (section 3.2): one network for log p(y, c), with the logits of log p(c|y) from its forward
 //! pass and the score ∇log p(y) from its backward pass.
 //!
-//! [`GradResNet`] says what each field means; this file is its reading on libtorch.
+//! [`GradResNet`] says what each field means; this file computes it with libtorch.
 
 use super::layers::{Layers, mean};
 use super::{Output, Phase, activation};

@@ -47,7 +47,7 @@ impl Layers {
                         normal(&p.shape, gain.min(1.0) / fan_in as f64)
                     }
                     ParameterKind::Convolution => normal(&p.shape, gain / fan_in as f64),
-                    // Linear too, and its stride is its side: a pixel of the output has one tap of each channel.
+                    // Linear too, and its stride is its side: an output pixel has one tap for each channel.
                     ParameterKind::TransposedConvolution => {
                         normal(&p.shape, gain.min(1.0) / p.shape[0] as f64)
                     }
@@ -122,9 +122,9 @@ impl Layers {
             .to_kind(self.tensors[&format!("{path}.weight")].kind())
     }
 
-    /// The convolution at `path` in the kind that convolutions compute in: for what an activation alone parts from
-    /// the next convolution, which would round it to that kind anyway. (The second derivative of GELU, several operations
-    /// in libtorch, is rounded after each.)
+    /// The convolution at `path` in the kind that convolutions compute in: for results that only an activation
+    /// separates from the next convolution, which would round them to that kind anyway. (The second derivative of
+    /// GELU, several operations in libtorch, is rounded after each.)
     pub(super) fn convolution_unwidened(&self, path: &str, x: &Tensor, stride: i64, padding: i64) -> Tensor {
         let weight = &self.tensors[&format!("{path}.weight")];
         let bias = self.get(&format!("{path}.bias"));

@@ -34,7 +34,7 @@ pub struct Output {
 #[derive(Debug)]
 pub struct Outputs {
     /// y + σ² ∇_y [log p(y) + Σ_c a_c log p(c|y)] (eq. 7), or what a direct denoiser outputs, `[N,3,H,W]`,
-    /// image units; `None` of a network that does not denoise.
+    /// image units; `None` for a network that does not denoise.
     pub denoised: Option<Tensor>,
     /// −log p(y) without its constant, `[N]`, in nats.
     pub energy: Option<Tensor>,
@@ -122,7 +122,7 @@ impl Network {
         self.layers.move_towards(&target.layers, weight);
     }
 
-    /// Log p and logits of images `[N,3,H,W]` in image units; H and W multiples of the stride. Nothing of a
+    /// Log p and logits of images `[N,3,H,W]` in image units; H and W multiples of the stride. Neither for a
     /// direct denoiser.
     pub fn density(&self, image: &Tensor, phase: Phase) -> Output {
         match &self.architecture {
@@ -132,7 +132,7 @@ impl Network {
         }
     }
 
-    /// What a direct denoiser makes of images `[N,3,H,W]` with noise levels `sigma` `[N]`; `None` of other
+    /// What a direct denoiser makes of images `[N,3,H,W]` with noise levels `sigma` `[N]`; `None` for other
     /// families.
     fn direct(&self, noisy: &Tensor, sigma: &Tensor, phase: Phase) -> Option<Tensor> {
         match &self.architecture {
@@ -143,8 +143,8 @@ impl Network {
     }
 
     /// The score at `noisy` `[N,3,H,W]`: ∇_y [log p(y) + Σ_c a_c log p(c|y)], with class weights a `[N,C]`,
-    /// absent meaning zero; of a direct denoiser D, (D(y) − y)/σ², which Tweedie's formula (eq. 6) makes the
-    /// same thing. `sigma` `[N]` in image units. `None` of a network that does not denoise.
+    /// absent meaning zero; for a direct denoiser D, (D(y) − y)/σ², which is the same by Tweedie's formula
+    /// (eq. 6). `sigma` `[N]` in image units. `None` for a network that does not denoise.
     ///
     /// In [`Phase::Training`] it can be differentiated by the parameters.
     pub fn score(
@@ -197,7 +197,7 @@ pub fn gradient(scalar: &Tensor, at: &Tensor, differentiable: bool) -> Tensor {
     Tensor::run_backward(&[scalar], &[at], differentiable, differentiable).remove(0)
 }
 
-/// What the variance of a new convolution is, times its fan-in: 2 keeps that of a ReLU's input (He et al. 2015).
+/// The variance of a new convolution times its fan-in: 2 keeps that of a ReLU's input (He et al. 2015).
 /// Without norms every residual block would then double it, so a DRUNet and JEM's ResNet start with the
 /// variance that their authors' programs give them.
 fn convolution_gain(architecture: &Architecture) -> f64 {

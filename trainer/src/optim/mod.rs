@@ -1,7 +1,7 @@
 //! Optimisation: AdamW and Muon, the learning-rate schedule, gradient clipping, weight averaging.
 //!
 //! Written out in tensor operations, because an exact resume needs the optimiser's state, which tch's
-//! own optimisers do not give out.
+//! own optimisers do not expose.
 
 mod adamw;
 mod muon;
@@ -41,7 +41,7 @@ pub struct OptimizerConfig {
 }
 
 impl OptimizerConfig {
-    /// Factor of the learning rates at `step` (from 0) of `steps`, of a run whose optimiser was new at `first_step`.
+    /// Factor of the learning rates at `step` (from 0) of `steps`, in a run whose optimiser was new at `first_step`.
     pub fn rate(&self, step: u64, first_step: u64, steps: u64) -> f64 {
         let fall = self.cooldown.map_or(self.warmup, |length| steps.saturating_sub(length));
         schedule::rise(step - first_step, self.warmup) * schedule::cosine(step, steps, fall)
@@ -95,7 +95,7 @@ impl Rule {
 }
 
 impl Optimizer {
-    /// A fresh optimiser for the trained ones of `parameters`.
+    /// A fresh optimiser for those `parameters` that are trained.
     pub fn new(config: OptimizerConfig, parameters: &[Parameter], device: Device) -> Optimizer {
         let slots = parameters
             .iter()
@@ -231,6 +231,51 @@ mod tests {
         for muon in [false, true] {
             let (start, end) = (distance_after(muon, 0), distance_after(muon, 60));
             assert!(end < 0.05 * start, "muon {muon}: {start} to {end}");
+        }
+    }
+
+    /// The parameter of one step from ones, and the optimiser.
+    fn one_step(config: OptimizerConfig, kind: ParameterKind, gradient: f64) -> (Tensor, Optimizer) {
+        let parameter = Parameter { kind, ..parameter() };
+        let x = Tensor::ones([4, 3, 1, 1], (Kind::Float, Device::Cpu));
+        let gradient = Tensor::full([4, 3, 1, 1], gradient, (Kind::Float, Device::Cpu));
+        let mut optimizer = Optimizer::new(config, &[parameter], Device::Cpu);
+        optimizer.step(&[&x], &[gradient], 1.0, 0);
+        (x, optimizer)
+    }
+
+    #[test]
+    fn a_long_gradient_is_clipped_to_its_norm() {
+        for (gradient, norm) in [(10.0, 1.0), (0.1, 0.1 * 12f64.sqrt())] {
+            let (_, optimizer) = one_step(config(false), ParameterKind::Convolution, gradient);
+            // The running mean of one gradient is a tenth of it.
+            let mean = optimizer.slots[0].state[0].norm().double_value(&[]);
+            assert!((10.0 * mean - norm).abs() < 1e-4, "{gradient}: {mean}");
+        }
+    }
+
+    #[test]
+    fn the_first_step_of_adamw_is_as_long_as_its_rate() {
+        let adamw = AdamW { betas: [0.9, 0.999], ..config(false).adamw };
+        let (x, _) = one_step(OptimizerConfig { adamw, ..config(false) }, ParameterKind::Convolution, 0.01);
+        let moved = (-x + 1.0).max().double_value(&[]);
+        assert!((moved - 0.05).abs() < 1e-5, "{moved}");
+    }
+
+    #[test]
+    fn weights_decay_by_the_rate_and_gains_do_not() {
+        let decaying = |muon| {
+            let mut config = config(muon);
+            config.adamw.weight_decay = 0.2;
+            config.muon = config.muon.map(|muon| Muon { weight_decay: 0.2, ..muon });
+            config
+        };
+        for muon in [false, true] {
+            let (x, _) = one_step(decaying(muon), ParameterKind::Convolution, 0.0);
+            let left = x.max().double_value(&[]);
+            assert!((left - (1.0 - 0.05 * 0.2)).abs() < 1e-6, "muon {muon}: {left}");
+            let (x, _) = one_step(decaying(muon), ParameterKind::Gain, 0.0);
+            assert_eq!(x.min().double_value(&[]), 1.0);
         }
     }
 

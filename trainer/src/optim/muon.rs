@@ -16,7 +16,7 @@ const ITERATIONS: usize = 5;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Muon {
-    /// Step size: the spectral norm of an update, up to √(rows/columns) of tall matrices.
+    /// Step size: the spectral norm of an update, but for a factor √(rows/columns) if it is tall.
     pub learning_rate: f64,
     /// Decay of the momentum.
     #[serde(default = "momentum")]
@@ -62,9 +62,9 @@ impl Muon {
 
 /// The matrix X with its singular values brought near 1, and its singular vectors kept.
 ///
-/// An iteration multiplies X by a polynomial P of G = XXᵀ, and makes P²G of G, so the long side of X takes
-/// part twice in all and not twice an iteration. Forming G costs the singular values below 3e-4 of the largest;
-/// five iterations would leave those below 0.15.
+/// An iteration multiplies X by a polynomial P of G = XXᵀ and turns G into P²G, so the long side of X takes
+/// part twice in all, not twice per iteration. Forming G loses singular values below 3e-4 of the largest, which
+/// five iterations would leave below 0.15.
 fn orthogonalise(matrix: &Tensor) -> Tensor {
     let [a, b, c] = QUINTIC;
     let tall = matrix.size()[0] > matrix.size()[1];
@@ -103,8 +103,8 @@ mod tests {
     #[test]
     fn the_short_side_alone_is_iterated_to_the_same_end() {
         tch::manual_seed(4);
-        // The singular values of the second fall over five decades, those of the third end at 0. Float32 alone errs by
-        // 4e-6 and 1.5e-4: the second is what G forgets of small ones.
+        // The singular values of the second fall over five decades, those of the third to 0. Float32 alone errs by
+        // 4e-6, and with small ones by 1.5e-4, which is what G forgets of them.
         let spread =
             |least: f64| Tensor::logspace(0.0, least, 48, 10.0, (Kind::Float, Device::Cpu)).unsqueeze(1);
         for (scale, tolerance) in [(spread(0.0), 1e-5), (spread(-5.0), 1e-3), (spread(-30.0), 1e-3)] {

@@ -47,7 +47,7 @@ pub fn generative(truth: &Truth, nodes: &[Node]) -> Result<(Constants, usize)> {
     let inverse = sums.hessian(&joint, &theta).try_inverse().context("the joint model is singular")?;
     let covariance = &inverse * sums.outer(&joint, &theta) * &inverse;
     let curvature = sums.hessian(&conditional, &theta);
-    // Of means and proportion the maximum-likelihood estimate is unbiased; of the covariance it is too
+    // The maximum-likelihood estimates of means and proportion are unbiased; that of the covariance is too
     // small by one class covariance over n for each class, since each mean is fitted.
     let short = truth.covariances[0] + truth.covariances[1];
     let beta = [0.0, 0.0, 0.0, 0.0, 0.0, -short[(0, 0)], -short[(0, 1)], -short[(1, 1)]];
@@ -124,7 +124,7 @@ impl Sums {
         }
     }
 
-    /// Of `[M,2]`, the column of each node's class, negated: −log p, `[M]`.
+    /// −log p `[M]` of each node's class, from log p `[M,2]` of both.
     fn of_class(&self, log_p: &Tensor) -> Tensor {
         -log_p.gather(1, &self.classes, false).squeeze_dim(1)
     }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// Seeds of the noise: predictions never see that of the attack.
+/// Seeds of the noise: predictions never see the attack's.
 const ATTACK_SEED: u64 = 1 << 32;
 const PREDICTION_SEED: u64 = 2 << 32;
 

@@ -20,7 +20,7 @@ use tch::{Device, Kind, Tensor};
 const PANEL: (u32, u32) = (520, 400);
 const FONT: &str = "sans-serif";
 
-/// Colours that are told apart with any kind of colour vision (Okabe & Ito 2008).
+/// Colours that any kind of colour vision can tell apart (Okabe & Ito 2008).
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -40,7 +40,7 @@ pub struct Panel {
     pub x: Axis,
     /// Vertical axis.
     pub y: Axis,
-    /// Where the legend is in the way of nothing.
+    /// Where the legend hides nothing.
     pub legend: Legend,
     /// What is drawn, first to last.
     pub series: Vec<Series>,
@@ -170,7 +170,7 @@ pub fn plot(path: &Path, panels: &[Panel]) -> Result<()> {
     })
 }
 
-/// Side of a picture on a contact sheet is this many times its own, in pixels.
+/// Pictures on a contact sheet are enlarged this many times.
 const ZOOM: u32 = 4;
 const CAPTION: u32 = 20;
 const GAP: u32 = 6;

@@ -21,7 +21,7 @@ pub struct Truth {
 
 impl Truth {
     /// One that the models contain. Its classes overlap (the best rule errs on about a tenth), so that
-    /// the maximum-likelihood estimate exists but with negligible probability.
+    /// the probability of no maximum-likelihood estimate is negligible.
     pub fn well_specified() -> Truth {
         let covariance = Matrix2::new(1.0, 0.3, 0.3, 1.0);
         Truth {
@@ -178,7 +178,7 @@ pub fn fit_discriminative(
         }
         let step = hessian.try_inverse()? * gradient;
         at -= step;
-        // Of separable classes the gradient vanishes as the estimate runs away, but the steps do not.
+        // If classes are separable, the gradient vanishes as the estimate runs away, but not the steps.
         if step.norm() < 1e-9 * (1.0 + at.norm()) {
             return Some(at);
         }
@@ -186,7 +186,7 @@ pub fn fit_discriminative(
     None
 }
 
-/// Entropy E[−log p(c|x)] of the truth itself: what no classifier's cross-entropy goes below.
+/// Entropy E[−log p(c|x)] of the truth itself, below which no classifier's cross-entropy goes.
 pub fn conditional_entropy(truth: &Truth, nodes: &[Node]) -> f64 {
     let term = |node: &Node| {
         let joint = DVector::from_fn(2, |class, _| truth.log_joint(&node.x, class));

@@ -70,7 +70,7 @@ fn study(subject: &Subject, batch: &Batch, level: f64) -> Result<Row> {
         after += sum(&psnr(&subject.net.denoise(&noisy, sigma, None)?, &part.images));
     }
     let count = batch.images.size()[0] as f64;
-    // The range went through text: its ends are in it.
+    // The range was rounded as text: its ends count.
     let range = subject.spec.sigma.min - 1e-9..=subject.spec.sigma.max + 1e-9;
     Ok(Row {
         model: subject.spec.name.clone(),

@@ -22,7 +22,7 @@ const GREATEST: usize = 5;
 ///
 /// For each image: the three eigenvalues of largest magnitude, the two of smallest, and the five greatest with
 /// their sign, by Lanczos' method on products of the Jacobian with vectors, in float64. A residual ‖Jv − λv‖
-/// beside each says how well it is found; with --steps 3072 (3·32·32) all of the spectrum of a CIFAR-10 image is.
+/// beside each says how well it is found; with --steps 3072 (3·32·32) the whole spectrum of a CIFAR-10 image is.
 /// Writes jacobian.json, .md and a picture for each image: the clean and the noisy image, D_u, D_c,
 /// 500·(D_c − D_u), and below them the eigenvectors.
 #[derive(clap::Args, Debug)]

@@ -40,7 +40,7 @@ impl Lanczos {
         loop {
             let mut w = map(&q.view_as(start)).flatten(0, -1);
             diagonal.push(q.dot(&w).double_value(&[]));
-            // Twice is enough (Parlett): what rounding leaves of the basis in w after the first time.
+            // Twice is enough (Parlett): the second removes what rounding left of the basis in w.
             for _ in 0..2 {
                 w = &w - basis.tr().mv(&basis.mv(&w));
             }

@@ -14,8 +14,8 @@ use tch::{Kind, Tensor};
 /// A denoiser that is homogeneous of degree 1, as a bias-free network of convolutions and ReLUs is, equals its
 /// Jacobian times its input (Mohan et al. 2020). But a GradResNet's is y + σ² ∇log p(y), and if the image and
 /// σ both grow by α, ∇log p has to shrink by α: then D is homogeneous in y and σ together, and Euler's relation is
-/// D(y) = J(y) y + 2(D(y) − y). Both defects are given, in float64, for y and D(y) less the centre that the
-/// network subtracts, too. Of a direct denoiser the product with J is a central difference; of a network that only
+/// D(y) = J(y) y + 2(D(y) − y). Both defects are given in float64, also for y and D(y) less the centre that the
+/// network subtracts. For a direct denoiser the product with J is a central difference; for a network that only
 /// classifies there is accuracy alone. Writes linearity.json, .md and linearity.png.
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -41,7 +41,7 @@ struct Row {
     defect: Option<f64>,
     /// The same with y and D(y) less the network's centre.
     defect_about_centre: Option<f64>,
-    /// Mean over images of ‖D(y) − J(y) y‖ / ‖D(y) − y‖: against what the denoiser does at all.
+    /// Mean over images of ‖D(y) − J(y) y‖ / ‖D(y) − y‖: relative to what the denoiser removes.
     defect_over_removed: Option<f64>,
     /// Mean over images of ‖D(y) − J(y) y − 2(D(y) − y)‖ / ‖D(y) − y‖, about the centre: 0 if D is homogeneous in
     /// y and σ together.
@@ -106,7 +106,7 @@ fn study(subject: &Subject, batch: &Batch, level: f64) -> Result<Row> {
     })
 }
 
-/// J v of a denoiser at `y`, in float64: a step so short that hardly a ReLU switches within it.
+/// J v of a denoiser at `y`, in float64; the step is so short that hardly a ReLU switches.
 fn difference(denoise: impl Fn(&Tensor) -> Result<Tensor>, y: &Tensor, v: &Tensor) -> Result<Tensor> {
     const STEP: f64 = 1e-6;
     Ok((denoise(&(y + v * STEP))? - denoise(&(y - v * STEP))?) / (2.0 * STEP))
@@ -183,7 +183,7 @@ mod tests {
         defects_of(&jacobian.denoised(), |v| Ok(jacobian.product(v)), &noisy(), 0.5).unwrap()
     }
 
-    /// Mohan et al. (2020): without biases and norms, D(y) = J(y) y; with biases, not.
+    /// Mohan et al. (2020): D(y) = J(y) y without biases and norms, but not with biases.
     #[test]
     fn a_direct_denoiser_without_biases_is_its_jacobian_times_its_input() {
         for biases in [false, true] {

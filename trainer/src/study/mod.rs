@@ -1,4 +1,4 @@
-//! The paper's experiments, one file a command; each leaves JSON, a Markdown table and plots in a folder.
+//! The paper's experiments, one file per command; each leaves JSON, a Markdown table and plots in a folder.
 //!
 //! - [`theory`]: the generalisation errors of section 2.1 and appendix D, by simulation
 //!   ([`gaussian`] is the family of models, [`asymptotics`] its constants).

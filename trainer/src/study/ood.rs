@@ -10,8 +10,8 @@ use tch::{Kind, Tensor};
 
 /// Measure −log p(y) as a score of foreign images (AUROC), at several noise levels
 ///
-/// The data against: photographs given by --other, shrunk to the size of the data's images; noise (every value
-/// uniform); flat (one colour an image); gratings (a sine wave of one direction and colour an image). AUROC is the
+/// Foreign images are photographs given by --other, shrunk to the size of the data's images; noise (every value
+/// uniform); flat (one colour each); gratings (a sine wave of one direction and colour each). AUROC is the
 /// probability that a foreign image scores higher than one of the data: 0.5 is chance, below it the foreign
 /// images look more probable. Beside the energy −log p: typicality |−log p − median of the data| (Nalisnick et
 /// al. 2019) and, with classes, 1 − max p(c|y). Writes ood.json, .md.
@@ -25,7 +25,7 @@ pub struct Args {
     /// Noise levels in 8-bit units
     #[arg(long, value_delimiter = ',', default_value = "0,5,15,25,50", value_parser = bounded)]
     sigma: Vec<f64>,
-    /// Images of each source at most
+    /// Most images of each source
     #[arg(long, default_value = "400", value_parser = clap::value_parser!(u32).range(10..))]
     images: u32,
 }
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut report = Report::open(&args.inputs.output, "ood", &settings)?;
     let bar = progress(subjects.len() * args.sigma.len(), "noise levels")?;
     for subject in &subjects {
-        // Half of the data says what is typical, the other half is told from the foreign images.
+        // Half of the data says what is typical, the other is to be told from foreign images.
         let all = Batch::spread(&images, 2 * args.images as usize, subject)?.images;
         let count = all.size()[0] / 2;
         ensure!(count > 0, "the data has too few images");
@@ -159,7 +159,7 @@ fn shrunk(images: &Images, count: usize, like: &Tensor) -> Result<Tensor> {
     Ok(Tensor::stack(&pictures, 0).to_kind(like.kind()).to_device(like.device()))
 }
 
-/// Images that are no photographs, as many as in `like` and of that size.
+/// Synthetic images, as many as in `like` and of that size.
 fn drawn(like: &Tensor) -> Vec<(String, Tensor)> {
     let size = like.size();
     // Φ of a normal number is uniform in [0, 1].

@@ -1,5 +1,5 @@
 //! Projected gradient descent against a classifier, with the conventions of foolbox 3
-//! (`LinfPGD`, `L2PGD`; Rauber et al. 2020), so that figures compare.
+//! (`LinfPGD`, `L2PGD`; Rauber et al. 2020), to be comparable.
 
 use super::subject::{gradient, noise_like, norms};
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub struct Pgd {
 
 impl Pgd {
     /// foolbox's defaults: 40 steps of ε/30 for ℓ∞, 50 of ε/40 for ℓ2, from a random start. They move by at
-    /// most 1.33 ε and 1.25 ε, so that a start on the wrong side does not reach the far one.
+    /// most 1.33 ε and 1.25 ε, too little to cross the ball from a start on the wrong side.
     pub fn foolbox(norm: Norm) -> Pgd {
         match norm {
             Norm::Linf => Pgd { norm, steps: 40, relative_step: 0.01 / 0.3 },
@@ -73,7 +73,7 @@ impl Pgd {
             // Φ of a normal number is uniform.
             Norm::Linf => (normal / 2f64.sqrt()).erf(),
             Norm::L2 => {
-                // A point on the sphere with two dimensions more, without these (Voelker et al. 2017).
+                // A point on a sphere of two more dimensions, without those (Voelker et al. 2017).
                 let n = like.size()[0];
                 let more = noise_like(&like.flatten(1, -1).narrow(1, 0, 2), seed, 1);
                 let squares = norms(&normal).square() + norms(&more).square();
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    /// Of a linear classifier of two classes the worst perturbation is known: along the difference d of the
+    /// For a linear classifier of two classes the worst perturbation is known: along the difference d of the
     /// rows of B, changing the margin by ε‖d‖₁ or ε‖d‖₂.
     #[test]
     fn a_linear_classifier_loses_exactly_its_margin() {
@@ -140,7 +140,7 @@ mod tests {
         let sign = &classes * 2 - 1;
         let epsilon = 0.1;
         for norm in [Norm::Linf, Norm::L2] {
-            // foolbox's own number of steps does not cross the ball from wherever the start is.
+            // foolbox's own number of steps does not cross the ball from every start.
             let attack = Pgd { steps: 200, ..Pgd::foolbox(norm) };
             let x = attack.attack(|x, _| net.forward(x).logits.unwrap(), &clean, &classes, epsilon, 7);
             let lost = (logit(&clean) - logit(&x)) * &sign;

@@ -1,6 +1,6 @@
 //! What a study leaves behind: rows that grow one at a time, as JSON for programs and Markdown for people.
 //!
-//! Interrupted, a study starts again with the same command: rows that are there are not computed again.
+//! The same command goes on with an interrupted study: rows that exist are not computed again.
 
 use anyhow::{Context, Result, ensure};
 use gradresnet_models::staged;
@@ -35,7 +35,7 @@ impl<T: Serialize + DeserializeOwned> Report<T> {
     /// Opens the report `name` in `folder`, which is made if missing, with the rows it already has.
     ///
     /// # Errors
-    /// If the rows there came about with other `settings`, or the files cannot be read or made.
+    /// If the rows there were computed with other `settings`, or files cannot be read or made.
     pub fn open(folder: &Path, name: &str, settings: &impl Serialize) -> Result<Report<T>> {
         let mut report = Report::new(folder, name, settings)?;
         let path = &report.path;
@@ -53,7 +53,7 @@ impl<T: Serialize + DeserializeOwned> Report<T> {
         Ok(report)
     }
 
-    /// The same without the rows that may be there: they are replaced.
+    /// The same without any rows that exist: they are replaced.
     ///
     /// # Errors
     /// If the folder cannot be made.
@@ -124,7 +124,7 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// Four significant digits, without the noise of trailing ones.
+/// Four significant digits, without trailing zeros.
 pub fn number(value: f64) -> String {
     let magnitude = value.abs();
     if value == 0.0 {

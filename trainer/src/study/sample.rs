@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 /// --sigma to 1. The start is grey with that much noise. For each guidance strength g the score is that of
 /// log p(y) + g log p(c|y):
 /// 0 ignores the class, 1 is p(y|c). Writes sample.json, .md, where statistics of the samples stand beside
-/// those of images of the data, and a contact sheet for each strength, a column a class.
+/// those of images of the data, and a contact sheet for each strength, one column per class.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
@@ -40,7 +40,7 @@ struct Row {
     model: String,
     /// What the statistics are of.
     images: String,
-    /// Fraction that the network itself puts into the class asked for: consistency, no proof of quality.
+    /// Fraction that the network itself puts into the class asked for: consistency, not quality.
     as_asked: Option<f64>,
     /// Mean −log p in nats.
     energy: f64,
@@ -118,7 +118,7 @@ fn draw(
     steps: u32,
     mut progress: impl FnMut(),
 ) -> Result<Tensor> {
-    // What the noise level is multiplied by in a step, 1 − βh, gives the fraction h.
+    // A step multiplies the noise level by 1 − βh, which gives the fraction h.
     let fall = (1.0 / 255.0 / highest).powf(1.0 / f64::from(steps)).min(1.0);
     let fraction = ((1.0 - fall) / PROGRESS).min(1.0);
     let renewed = (fall.powi(2) - (1.0 - fraction).powi(2)).max(0.0).sqrt();

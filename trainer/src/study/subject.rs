@@ -6,7 +6,7 @@ use crate::device::Machine;
 pub use crate::nets::gradient;
 use crate::nets::{Network, Output, Phase, objective};
 use anyhow::{Context, Result, bail, ensure};
-use gradresnet_models::{Checkpoint, Spec, Task};
+use gradresnet_models::{Checkpoint, Graph, Spec};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -71,9 +71,9 @@ pub enum Need {
 impl Need {
     fn is_met(self, spec: &Spec) -> bool {
         match self {
-            Need::Energy => spec.architecture.has_energy(),
+            Need::Energy => spec.has_energy(),
             Need::Logits => !spec.classes.is_empty(),
-            Need::Denoiser => spec.architecture.denoises() && spec.task != Task::Classification,
+            Need::Denoiser => Graph::Denoiser.is_of(spec),
         }
     }
 
@@ -117,7 +117,7 @@ impl Subject {
     /// What a row's key says of the network: two with the same key are the same.
     pub fn key(&self) -> String {
         let (steps, seed) = self.spec.provenance.as_ref().map_or((0, 0), |p| (p.steps, p.seed));
-        // Two runs from one checkpoint may agree in all of this and have seen other images.
+        // The norm tells apart runs from one checkpoint that saw different images.
         format!("{}, {steps} steps, seed {seed}, weights of norm {:.6}", self.spec.name, self.norm)
     }
 
@@ -159,7 +159,7 @@ impl Inputs {
             }
         }
         for (i, subject) in subjects.iter().enumerate() {
-            // Pictures and curves are told apart by it.
+            // Pictures and curves are told apart by name.
             ensure!(
                 subjects[..i].iter().all(|other| other.spec.name != subject.spec.name),
                 "two of the checkpoints are named {}; give them different folders of results, or different names in their \
@@ -258,7 +258,7 @@ pub fn planes_of(pixels: &Pixels) -> Tensor {
     Tensor::from_slice(&pixels.rgb).view(size).permute([2, 0, 1]).to_kind(Kind::Float) / 255.0
 }
 
-/// Standard normal numbers of the shape and type of `like`: a function of the two numbers alone.
+/// Standard normal numbers of the shape and type of `like`, given by `seed` and `stream` alone.
 pub fn noise_like(like: &Tensor, seed: u64, stream: u64) -> Tensor {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);
@@ -279,7 +279,7 @@ pub fn correct(logits: &Tensor, classes: &Tensor) -> f64 {
 /// A noise level or a strength on the command line.
 ///
 /// # Errors
-/// If it is no number from 0 to 1000.
+/// If it is not a number from 0 to 1000.
 pub fn bounded(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(s) if (0.0..=1000.0).contains(&s) => Ok(s),

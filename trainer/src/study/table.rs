@@ -36,7 +36,7 @@ struct Row {
     psnr_25: Option<f64>,
     psnr_50: Option<f64>,
     training_hours: Option<f64>,
-    /// What the hours are of.
+    /// What ran for these hours.
     machine: String,
     data: String,
     source: String,

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 /// Measure how generative and discriminative classifiers learn, against appendix D (no network)
 ///
 /// Two Gaussian classes in the plane; linear discriminant analysis is the generative classifier, logistic
-/// regression the discriminative one. Once the models contain the truth (one covariance for both classes),
-/// once they do not. Writes the constants b and v of eq. 4 (constants.json, .md), the measured errors
+/// regression the discriminative one. The models contain one of two truths (one covariance for both classes)
+/// but not the other. Writes the constants b and v of eq. 4 (constants.json, .md), the measured errors
 /// (errors.json, .md), error.png, scaled-error.png (n·(error − b) against v/2) and figure1.png (the
 /// paper's Figure 1).
 #[derive(clap::Args, Debug)]
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<()> {
                         measure(truth, &nodes, n, args.repeats, &mut rng)
                     });
                     let Sample { mean, standard_error, missing } = both[index];
-                    // Of one, there is no deviation.
+                    // One alone has no deviation.
                     let found = args.repeats - missing;
                     ensure!(
                         found > 1,

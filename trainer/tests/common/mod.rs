@@ -32,7 +32,7 @@ centre = 0.5
 scale = 2.0
 "#;
 
-/// The table of a config, of the one or the other.
+/// The config's table for one or the other.
 pub fn architecture(norm: &str, jem: bool) -> String {
     let text = if jem { RESNET } else { ARCHITECTURE };
     text.replace("NORM", norm)

@@ -14,8 +14,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use tract_onnx::tract_core::internal::*;
 
-/// What the two scratches of a strip may take. The image's, of a convolution that keeps size and channels half of it, should
-/// stay in the second-level cache; strips of few rows copy many rows twice.
+/// Bytes that a strip's two scratches may take. The image's, half of this if the convolution keeps size and channels,
+/// should stay in the second-level cache; but strips of few rows copy many rows twice.
 const STRIP_BYTES: usize = 1 << 20;
 
 /// A convolution or its transpose, for one size of image.
@@ -40,7 +40,7 @@ pub(super) struct Convolution {
 
 impl Eq for Convolution {}
 
-/// Taps, where not all channels of the block have a zero there.
+/// Biases, and the taps whose weights are not all 0.
 #[derive(Clone, Debug, PartialEq)]
 struct Block {
     bias: [f32; BLOCK],
@@ -74,8 +74,8 @@ impl Kernel<'_> {
         self.bias[if self.bias.len() == 1 { 0 } else { o }]
     }
 
-    /// Blocks of channels, with taps each given by its place in the kernel, its phase of the image, of
-    /// `phases` along each axis, and its shift there.
+    /// Blocks of channels. Each tap is given by its place in the kernel, its phase of the image (one of
+    /// `phases` along each axis) and its shift there.
     fn blocks(&self, phases: usize, taps: &[[[usize; 2]; 3]]) -> Vec<Block> {
         let [outputs, inputs, ..] = self.shape;
         (0..outputs)
@@ -328,8 +328,8 @@ impl WithSimd for Sums<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Sums { convolution, image, plane, sums, length, pitch } = self;
-        // A block's taps then stay in the first two levels of cache for all runs; the other way about, all blocks' taps,
-        // megabytes of a wide network, would be read for each run.
+        // With blocks outermost, a block's taps stay in the first two levels of cache; otherwise the taps of all
+        // blocks, megabytes in a wide network, would be read for each run.
         let blocks = convolution.phases.iter().flatten();
         for (block, sums) in blocks.zip(sums.chunks_exact_mut(BLOCK * length)) {
             let taps = block.taps.iter();
@@ -453,7 +453,7 @@ mod tests {
             products([n, CHANNELS, h, w], [OUTPUTS, kernel], stride, |x, y, k| {
                 expected[x] += f64::from(gradient[y]) * f64::from(weights[k]);
             });
-            // What it makes comes first in its kernel.
+            // Its output channels come first in its kernel.
             let taps = kernel * kernel;
             let exchanged: Vec<f32> = (0..weights.len())
                 .map(|i| weights[(i / taps % OUTPUTS * CHANNELS + i / taps / OUTPUTS) * taps + i % taps])

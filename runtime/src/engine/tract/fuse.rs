@@ -16,7 +16,7 @@ use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 use tract_onnx::tract_core::ops::math;
 use tract_onnx::tract_core::ops::nn::{DataFormat, Reduce, Reducer, Sigmoid};
 
-/// Strides that our convolutions are tested with; convolutions of others are tract's.
+/// Strides that our convolutions are tested with; others are left to tract.
 const STRIDES: [usize; 3] = [1, 2, 4];
 
 /// Replaces convolutions. The model is as tract read it.
@@ -46,7 +46,7 @@ pub(super) fn convolutions(model: &mut TypedModel, pool: &Pool) -> TractResult<(
             })
         })
         .rewrite(pool, model)?;
-    // Images of float32 that only pass through float16 stay as they are: more exact, and two passes less.
+    // Images of float32 that only pass through float16 stay as they are: more exact, and two passes fewer.
     Rewriter::default()
         .with_rule_for::<Cast>("detour", |(), model, node, _, op| {
             let producer = model.node(node.inputs[0].node);
@@ -106,7 +106,7 @@ fn replace(
     if given == f32::datum_type() {
         return TypedModelPatch::replace_single_op(model, node, &node.inputs[..1], op).map(Some);
     }
-    // In float32: tract has no convolution in float16 that is fast.
+    // In float32: tract has no fast convolution in float16.
     let mut patch = TypedModelPatch::default();
     let input = patch.tap_model(model, node.inputs[0])?;
     let wide = patch.wire_node(format!("{}.wide", node.name), cast(f32::datum_type()), &[input])?;
@@ -127,7 +127,7 @@ fn image_shape_in(fact: &TypedFact, datum_type: DatumType) -> Option<[usize; 4]>
     fact.shape.as_concrete()?.try_into().ok()
 }
 
-/// As [`image_shape`], of planes of more than one pixel.
+/// As [`image_shape`], for planes of more than one pixel.
 fn wide_shape(model: &TypedModel, outlet: OutletId) -> Option<[usize; 4]> {
     image_shape(model.outlet_fact(outlet).ok()?).filter(|[_, _, h, w]| h * w > 1)
 }
@@ -139,8 +139,8 @@ enum Function {
     Binary(Binary),
 }
 
-/// The function, if the node is element-wise on images of the shape of its result, and on values that
-/// are the same all over a plane.
+/// The node's function, if it is element-wise on images of its result's shape and on values that are
+/// constant over a plane.
 fn function(model: &TypedModel, node: &TypedNode) -> Option<Function> {
     let shape = wide_shape(model, node.id.into())?;
     let function = if let Some(op) = node.op_as::<TypedBinOp>() {
@@ -204,13 +204,13 @@ fn sum(model: &TypedModel, node: &TypedNode) -> Option<fn(Value) -> Output> {
     }
 }
 
-/// Images that a chain may read: more would have it wait for memory in too many places.
+/// Images that a chain may read: more would make it wait for memory in too many places.
 const MOST_IMAGES: usize = 6;
-/// Operations that a chain may have one behind another: a graph of ours has a dozen, and one that is not ours
+/// Longest run of successive operations in a chain: a graph of ours has a dozen, and one that is not ours
 /// must not exhaust the stack.
 const LONGEST: usize = 64;
 
-/// What of a model is computed by [`Pointwise`] operators: nodes whose result is kept, in groups that
+/// The part of a model that [`Pointwise`] operators compute: nodes whose result is kept, in groups that
 /// are computed together.
 struct Fusion<'a> {
     model: &'a TypedModel,
@@ -234,8 +234,8 @@ pub(super) fn chains(model: &TypedModel, pool: &Pool) -> TractResult<TypedModel>
 }
 
 impl Fusion<'_> {
-    /// Decides what is written to memory: what others than chains need, and what several chains need if it
-    /// takes more than one image to compute it again.
+    /// Decides what is written to memory: what nodes outside chains need, and what several nodes need if
+    /// computing it again takes more than one image.
     fn keep(&mut self, order: &[usize]) -> TractResult<()> {
         let outputs = self.model.output_outlets()?.to_vec();
         let mut images: HashMap<usize, HashSet<OutletId>> = HashMap::new();
@@ -292,7 +292,7 @@ impl Fusion<'_> {
         wide_shape(self.model, if self.functions.contains_key(&id) { id.into() } else { node.inputs[0] })
     }
 
-    /// Puts what reads the same images in one group, unless one needs what follows from another.
+    /// Groups nodes that read the same images, unless one needs what follows from another.
     fn group(&mut self, order: &[usize]) {
         for &id in order {
             if !self.kept.contains(&id) && sum(self.model, self.model.node(id)).is_none() {
@@ -338,7 +338,7 @@ impl Fusion<'_> {
                 continue;
             }
             stack.extend(self.model.node(id).inputs.iter().map(|i| i.node));
-            // All of a group is computed when the last of its inputs is there.
+            // A whole group is computed at once, when its last input is there.
             if let Some(&other) = self.group_of.get(&id) {
                 stack.extend(&self.groups[other]);
             }
@@ -379,7 +379,7 @@ impl Rebuild<'_> {
         self.made.get(&outlet).copied().context("a node that makes nothing")
     }
 
-    /// Makes a node or its group, and before it what it needs: a group is made with its first member, when the inputs of its
+    /// Makes a node or its group, after what it needs: a group is made with its first member, but the inputs of its
     /// last one may be any number of nodes away.
     fn make(&mut self, id: usize) -> TractResult<()> {
         let mut stack = vec![id];
@@ -500,14 +500,14 @@ mod tests {
 
     /// What a model makes of an image of this shape.
     fn computed(model: TypedModel, shape: &[usize]) -> TValue {
-        // Above 0, where roots are.
+        // Above 0, so that roots exist.
         let image = (0..shape.iter().product()).map(|i: usize| 1.2 + (i as f32 * 0.7).sin());
         let image: Vec<f32> = image.collect();
         let input = Tensor::from_shape(shape, &image).unwrap().into_tvalue();
         model.into_runnable().unwrap().run(tvec![input]).unwrap().remove(0)
     }
 
-    /// An image through `layers`, compiled and run, against tract's own operators.
+    /// Compares `layers`, fused and run on an image, with tract's own operators.
     fn agrees(layers: impl Fn(&mut TypedModel, OutletId) -> TractResult<OutletId>) {
         // More pixels than a piece holds.
         let shape = [2, 3, 23, 29];
@@ -571,12 +571,12 @@ mod tests {
         assert!(found[0].is_nan() && found[3].is_nan() && found[1..3] == [0.0, 4.0], "{found:?}");
     }
 
-    /// 3×3, of three channels to four.
+    /// 3×3, from three channels to four.
     fn convolution(stride: usize) -> Conv {
         shaped([3, 3], [1, 1], [1, 1], stride)
     }
 
-    /// Of three channels to four.
+    /// From three channels to four.
     fn shaped(kernel: [usize; 2], before: [usize; 2], after: [usize; 2], stride: usize) -> Conv {
         let pool_spec = PoolSpec {
             data_format: DataFormat::NCHW,

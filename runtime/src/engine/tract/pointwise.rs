@@ -27,7 +27,7 @@ pub(super) enum Unary {
     Reciprocal,
     Square,
     Negative,
-    /// The element itself: what stretches the value of a plane.
+    /// The element itself, to spread a value over its plane.
     Copy,
 }
 
@@ -52,7 +52,7 @@ pub(super) enum Value {
     Result(usize),
 }
 
-/// Its result is known by its position.
+/// Its position identifies its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Instruction {
     Unary(Unary, Value),
@@ -169,7 +169,7 @@ enum Piece<'a> {
 struct Run<'a> {
     program: &'a Pointwise,
     images: Vec<&'a [f32]>,
-    /// Values of planes, each with what the number of an image and that of a channel count for in it.
+    /// Values of planes, each with its strides by image and by channel.
     values: Vec<(&'a [f32], [usize; 2])>,
     functions: Functions,
 }
@@ -231,7 +231,7 @@ impl WithSimd for OnPlane<'_, '_> {
                             Binary::Subtract => binary(a, b, target, |a, b| a - b),
                             Binary::Multiply => binary(a, b, target, |a, b| a * b),
                             Binary::Divide => binary(a, b, target, |a, b| a / b),
-                            // What is no number stays so, which `f32::max` does not see to.
+                            // NaN stays NaN, which `f32::max` does not ensure.
                             Binary::Maximum => {
                                 binary(a, b, target, |a, b| if a > b || a.is_nan() { a } else { b })
                             }

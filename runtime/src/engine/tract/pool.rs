@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use tract_onnx::tract_core::internal::*;
 
-/// Images in use and images that are free, of the plan that ran last: another plan's go when it runs.
+/// Images, in use and free, of the plan that ran last; dropped when another plan runs.
 #[derive(Clone, Default)]
 pub(super) struct Pool(Arc<Mutex<Images>>);
 
@@ -23,7 +23,7 @@ impl Pool {
         }
     }
 
-    /// Says that a run of a plan has ended: if another plan runs by now, what it used is not kept for that.
+    /// Says that a run of a plan has ended: if another plan runs by now, the ended one's images are not kept.
     pub(super) fn leave(&self, plan: usize) {
         let mut pool = self.lock();
         if pool.plan != plan {
@@ -31,10 +31,10 @@ impl Pool {
         }
     }
 
-    /// An image of one's own, with whatever values.
+    /// An unshared image, with arbitrary values.
     pub(super) fn take(&self, shape: &[usize]) -> TractResult<Arc<Tensor>> {
         let mut pool = self.lock();
-        // Who has the only reference decides, and others come from here alone.
+        // A count of 1 is the pool's own reference, the only source of others.
         let free = pool.images.iter().position(|i| Arc::strong_count(i) == 1 && i.shape() == shape);
         match free {
             Some(i) => Ok(pool.images.swap_remove(i)),
@@ -42,7 +42,7 @@ impl Pool {
         }
     }
 
-    /// Passes an image on; it is free again when all who read it have dropped it.
+    /// Passes an image on; it is free again when all its readers have dropped it.
     pub(super) fn give(&self, image: Arc<Tensor>) -> TValue {
         self.lock().images.push(image.clone());
         TValue::from_const(image)

@@ -8,10 +8,11 @@ pub(super) const BLOCK: usize = 4;
 /// Runs of pixels are multiples of this: the widest vector.
 pub(super) const LANES: usize = 16;
 
-/// For each channel of a block and each of `length` pixels, a multiple of [`LANES`], its bias and the sum of its weights times
-/// the pixels of `image` that begin at a tap's offset, where it has `length` of them. `sums` has `length` elements for each channel, one after another.
+/// For each channel of a block, `length` sums (a multiple of [`LANES`]): its bias plus, for every tap, its weight times
+/// the `length` pixels of `image` from the tap's offset on. `sums` holds the channels one after another.
 ///
-/// `simd.vectorize` makes a function of its own of it: within a larger one the sums may be kept in memory, which takes twice the time.
+/// Run by `simd.vectorize`, it is a function of its own: within a larger one the sums may be kept in memory, which
+/// takes twice the time.
 pub(super) struct Product<'a, T> {
     pub(super) image: &'a [f32],
     pub(super) taps: T,
@@ -25,7 +26,7 @@ impl<T: Iterator<Item = (usize, [f32; BLOCK])> + Clone> WithSimd for Product<'_,
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        // With the block, six vectors of pixels fill 32 registers and three fill 16.
+        // With a block's sums, six vectors of pixels fill 32 registers, three fill 16.
         let mut at = 0;
         if S::REGISTER_COUNT >= 32 {
             at = self.runs::<S, 6>(simd, at);
@@ -37,7 +38,7 @@ impl<T: Iterator<Item = (usize, [f32; BLOCK])> + Clone> WithSimd for Product<'_,
 }
 
 impl<T: Iterator<Item = (usize, [f32; BLOCK])> + Clone> Product<'_, T> {
-    /// As many runs of `R` vectors as there are from `at` on. Says where the rest begins.
+    /// Does all whole runs of `R` vectors from `at` on. Returns where the rest begins.
     #[inline(always)]
     fn runs<S: Simd, const R: usize>(&mut self, simd: S, mut at: usize) -> usize {
         let run = R * S::F32_LANES;

@@ -13,13 +13,13 @@ pub(super) struct Plane {
 }
 
 impl Plane {
-    /// What an operator says of its output, of `batch` images.
+    /// An operator's output facts, for `batch` images.
     pub(super) fn facts(&self, batch: TDim) -> TVec<TypedFact> {
         tvec!(f32::fact([batch, self.channels.to_dim(), self.height.to_dim(), self.width.to_dim()]))
     }
 }
 
-/// Memory of a thread for at least `length` elements, which is kept from strip to strip.
+/// Grows a thread's memory to at least `length` elements; it is kept from strip to strip.
 pub(super) fn grow(scratch: &mut Vec<f32>, length: usize) {
     scratch.resize(length.max(scratch.len()), 0.0);
 }
@@ -33,7 +33,7 @@ pub(super) struct Strip<'a> {
     pub(super) output: Vec<&'a mut [f32]>,
 }
 
-/// Images in a strip, and rows, all of them if there are several images.
+/// Images and rows in a strip: all rows if there are several images.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cut {
     pub(super) images: usize,
@@ -41,7 +41,7 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    /// Of a batch of images of `rows` rows, where `fitting` rows fit into the scratch and an image takes `taken`.
+    /// For a batch of images of `rows` rows, if `fitting` rows fit into the scratch and an image takes `taken`.
     pub(super) fn new(batch: usize, rows: usize, fitting: usize, taken: usize) -> Cut {
         match fitting / taken {
             0 => Cut { images: 1, rows: fitting.clamp(1, rows) },
@@ -49,7 +49,7 @@ impl Cut {
         }
     }
 
-    /// Computes images of `output`, of `batch` and with `scale` rows for each row that is counted here, strip by strip.
+    /// Computes `batch` images of shape `output`, strip by strip; a row counted here is `scale` rows of them.
     pub(super) fn run(
         self,
         batch: usize,

@@ -1,11 +1,11 @@
 //! Convolutions of 3×3 and stride 1 by Winograd's minimal filtering (Lavin & Gray 2016): 4×4 pixels of the output
-//! take 36 products of a channel with a channel in place of 144.
+//! take 36 products for each pair of channels instead of 144.
 //!
-//! Along an axis, four outputs and three weights are the coefficients of a product of polynomials, which is
-//! known from its values at six points. With the points 0, ±¾, ±3/2 and ∞, sums err by twice as much as those of the direct
-//! form in float32; with the usual 0, ±1, ±2 and ∞ it is four times as much.
+//! Along an axis, four outputs and three weights are the coefficients of two polynomials, whose product follows
+//! from its values at six points. With the points 0, ±¾, ±3/2 and ∞, sums err by twice as much as those of the direct
+//! form in float32; with the usual 0, ±1, ±2 and ∞, by four times as much.
 //!
-//! A strip of the image is cut into tiles of 6×6 pixels, which overlap by two, and each of the 36 values of a transformed
+//! A strip of the image is cut into tiles of 6×6 pixels, which overlap by two. Each of the 36 values of a transformed
 //! tile has a plane of its own, in which tiles follow one another: image beside image, then columns, then rows.
 
 use super::convolution::Kernel;
@@ -24,9 +24,9 @@ const SPAN: usize = 6;
 /// The points are 0, ±P, ±Q and ∞.
 const P: f32 = 0.75;
 const Q: f32 = 1.5;
-/// What the transformed tiles of a strip may take, before and after the products, if a row of tiles does not take more.
+/// Bytes that a strip's transformed tiles may take, before and after the products, unless one row takes more.
 const STRIP_BYTES: usize = 1 << 20;
-/// Channels from which on the transforms cost less than they save.
+/// Fewest channels for which the transforms cost less than they save.
 const LEAST_CHANNELS: usize = 16;
 
 /// A convolution of 3×3 and stride 1 that keeps the size of the image, for one size of it.
@@ -43,7 +43,7 @@ pub(super) struct Winograd {
 impl Eq for Winograd {}
 
 impl Winograd {
-    /// The convolution, if it is one for which this form is the faster.
+    /// The convolution, if this form is the faster for it.
     pub(super) fn new(
         kernel: &Kernel,
         stride: usize,
@@ -57,7 +57,7 @@ impl Winograd {
             && kernel.before == [1, 1]
             && size == [input.height, input.width]
             && outputs.min(inputs) >= LEAST_CHANNELS;
-        // Tiles may reach over the border by half of the image.
+        // Tiles may exceed the image's area by half of it.
         let [rows, columns] = size.map(|extent| extent.div_ceil(TILE));
         if !suits || 2 * rows * columns * TILE * TILE > 3 * size[0] * size[1] {
             return None;
@@ -98,7 +98,8 @@ impl Winograd {
     }
 }
 
-/// The values of a filter along an axis at the points, each over the product of its point's differences from the other finite points.
+/// The values of a filter along an axis at the points, each over the product of its point's differences from the other
+/// finite points.
 fn filter([a, b, c]: [f64; 3]) -> [f64; SPAN] {
     let (p, q) = (f64::from(P), f64::from(Q));
     let at = |x: f64, scale: f64| (a + x * b + x * x * c) / scale;
@@ -146,7 +147,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// Tiles in a row of all images.
+    /// Tiles in a row, over all images.
     fn row(&self) -> usize {
         self.columns * self.images
     }
@@ -172,8 +173,8 @@ impl Layout {
     }
 }
 
-/// The memory of one thread. It grows and is not cleared: what is read is written before, but for the ends of vectors,
-/// of which nothing comes into an image.
+/// The memory of one thread. It grows and is not cleared: what is read was written before, except the ends of vectors,
+/// which do not reach an image.
 #[derive(Default)]
 struct Scratch {
     /// A row of the image between zeros.
@@ -198,8 +199,8 @@ struct Run<'a, 'b> {
     scratch: &'a mut Scratch,
 }
 
-// Closures that hold vectors, such as those of `array::from_fn` and `map`, are compiled for the baseline processor: loops take
-// their place.
+// Loops, because closures that hold vectors, such as those of `array::from_fn` and `map`, are compiled for the
+// baseline processor.
 impl WithSimd for Run<'_, '_> {
     type Output = ();
 
@@ -234,7 +235,7 @@ impl WithSimd for Run<'_, '_> {
                     }
                     for (u, values) in values.into_iter().enumerate() {
                         for (v, value) in forward(simd, values).into_iter().enumerate() {
-                            // The last vector may reach into the next row, which is written after it.
+                            // The last vector may reach into the next row, which is written later.
                             let first = ((u * SPAN + v) * inputs + channel) * plane;
                             store::<S>(tiles, first + r * layout.row() + x, value);
                         }
@@ -275,7 +276,7 @@ impl WithSimd for Run<'_, '_> {
     }
 }
 
-/// The vector of elements from one on.
+/// The vector of elements from `at` on.
 #[inline(always)]
 fn load<S: Simd>(elements: &[f32], at: usize) -> S::f32s {
     S::as_simd_f32s(&elements[at..at + S::F32_LANES]).0[0]
@@ -287,7 +288,7 @@ fn store<S: Simd>(elements: &mut [f32], at: usize, value: S::f32s) {
 }
 
 impl Winograd {
-    /// Parts a channel of a strip into its phases, with a border of zeros.
+    /// Splits a channel of a strip into its phases, with a border of zeros.
     #[inline(always)]
     fn split(
         &self,
@@ -447,13 +448,14 @@ mod tests {
             let (found, expected) = (run(&winograd(h, w), n, h, w), run(&direct, n, h, w));
             assert_eq!(found.len(), expected.len());
             let worst = found.iter().zip(&expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);
-            // The direct form is exact for these numbers. Their sums stay below 2^8, where float32 has steps of 2^-16: the
-            // error is allowed ten, and was at most five.
+            // The direct form is exact for these numbers. Their sums stay below 2^8, where float32 has steps of 2^-16:
+            // the error may be ten, and was at most five.
             assert!(worst < 1.5e-4, "{n} images of {h}×{w}: {worst:e}");
         }
     }
 
-    /// What the points cost (`docs/performance.md`). With P = 1 and Q = 2, the usual ones, the factor is 4.05, and with these 1.99.
+    /// What the points cost (`docs/performance.md`): with these the factor is 1.99, with the usual P = 1 and Q = 2
+    /// it is 4.05.
     #[test]
     fn sums_err_by_little_more_than_those_of_the_direct_form() {
         let (channels, side) = (48, 24);
@@ -483,7 +485,7 @@ mod tests {
         let winograd = Winograd::new(&kernel, 1, plane, [side, side], Pool::default()).unwrap();
         let direct = Convolution::new(&kernel, 1, plane, [side, side], Pool::default());
         let factor = error(&winograd) / error(&direct);
-        // Less than the direct form would be a mistake of this test.
+        // Below 1 would be a mistake in this test.
         assert!((1.0..2.5).contains(&factor), "{factor}");
     }
 
