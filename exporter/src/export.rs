@@ -239,7 +239,7 @@ fn check_gradient(spec: &Spec, forward: &Graph, denoiser: &Graph) -> Result<()> 
             }
         }
         if !agrees {
-            let [_, height, width] = size;
+            let (height, width) = (noisy.shape()[2], noisy.shape()[3]);
             return Err(ErrorKind::Gradient { size: format!("{height}×{width}"), slope, found }.into());
         }
     }

@@ -94,7 +94,7 @@ pub enum ErrorKind {
     #[error("`{0}` is not a file that a bundle may hold")]
     FileName(String),
     /// A file is not a plain file inside its directory.
-    #[error("not a regular file; a link or a folder does not do")]
+    #[error("not a regular file; links and folders are refused")]
     NotRegular,
     /// A file's SHA-256 is not the one in the spec.
     #[error("its SHA-256 is {found}, and spec.json says {expected}: the file was changed or damaged")]
@@ -109,7 +109,7 @@ pub enum ErrorKind {
     Exists,
     /// The folder to be replaced holds this, which no bundle does.
     #[error(
-        "holds `{0}`, which is no part of a bundle and would go with it; move it, or choose another folder"
+        "holds `{0}`, which is not part of a bundle and would be deleted; move it or choose another folder"
     )]
     NotABundle(String),
     /// The golden values contradict the spec or themselves.

@@ -210,7 +210,7 @@ impl Spec {
         }
         let mut seen = std::collections::BTreeSet::new();
         if let Some(twice) = self.classes.iter().find(|c| !seen.insert(*c)) {
-            return field("classes", format!("`{twice}` stands there twice"));
+            return field("classes", format!("`{twice}` is listed twice"));
         }
         if self.task != Task::Denoising && self.classes.len() < 2 {
             return field("classes", "classification needs at least two classes");

@@ -107,7 +107,18 @@ fn temporary() -> tempfile::Builder<'static, 'static> {
 
 /// The cause alone: the name of an unfinished file tells a user nothing.
 fn without_path(error: std::io::Error) -> std::io::Error {
-    error.kind().into()
+    let text = error.to_string();
+    let cause = text.split(" at path ").next().unwrap_or_default();
+    std::io::Error::new(error.kind(), cause.to_string())
+}
+
+/// Finds out whether files can be written into a folder, before work is done whose result could not be.
+///
+/// # Errors
+/// [`ErrorKind::Io`].
+pub fn check_writable(folder: &Path) -> Result<()> {
+    temporary().tempfile_in(folder).map_err(without_path).at(folder)?;
+    Ok(())
 }
 
 /// Exchanges two directories in one step.

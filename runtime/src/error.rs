@@ -38,7 +38,7 @@ pub enum ErrorKind {
         searched: String,
     },
     /// The folder of models that an environment variable names is not there.
-    #[error("{}: {variable} names it, and it is no folder", dir.display())]
+    #[error("{}: {variable} names it, and it is not a folder", dir.display())]
     NoPlace {
         /// The variable.
         variable: &'static str,
@@ -225,6 +225,12 @@ pub fn silence_caught_panics() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_becomes_its_message() {
+        assert_eq!(catch_panic(|| 1), Ok(1));
+        assert!(catch_panic(|| panic!("no such axis")).unwrap_err().contains("no such axis"));
+    }
 
     /// A message reaches a terminal, which obeys escape sequences.
     #[test]

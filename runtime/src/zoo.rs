@@ -52,7 +52,7 @@ pub fn find(name: &str) -> Result<Bundle> {
     let dir = Path::new(name);
     if name.contains(std::path::is_separator) || dir.join(SPEC).is_file() {
         if !dir.is_dir() {
-            return Err(ErrorKind::Input("no folder of a model".into())).at(dir);
+            return Err(ErrorKind::Input("no such model folder".into())).at(dir);
         }
         return Ok(Bundle::open(dir)?);
     }

@@ -10,13 +10,17 @@ mod entry;
 
 fn check(target: &str, accepts: fn(&[u8]) -> bool) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    let mut good = 0;
     for file in std::fs::read_dir(&folder).unwrap() {
         let path = file.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy();
         // Printed if it panics: the last one is at fault.
         println!("{target}/{name}");
-        assert_eq!(accepts(&std::fs::read(&path).unwrap()), name.starts_with("good-"), "{target}/{name}");
+        let accepted = accepts(&std::fs::read(&path).unwrap());
+        assert_eq!(accepted, name.starts_with("good-"), "{target}/{name}");
+        good += usize::from(accepted);
     }
+    assert!(good > 0, "{} holds no good file", folder.display());
 }
 
 #[test]

@@ -38,11 +38,8 @@ fn files(dir: &Path, every: usize) -> Vec<PathBuf> {
 #[test]
 fn every_shipped_bundle_verifies_on_every_engine_and_fits_the_limits() {
     let mut total = 0;
-    let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/zoo");
-    let folders = std::fs::read_dir(zoo).unwrap().map(|entry| entry.unwrap());
-    let names: Vec<String> = folders.map(|folder| folder.file_name().into_string().unwrap()).collect();
-    assert!(names.len() >= 5, "{names:?}");
-    for name in &names {
+    // Others may have models of their own there.
+    for name in ["photo", "photo-fast", "dncnn-photo", "cifar10", "resnet18-cifar10"] {
         let bundle = bundle(name);
         // It is a checkpoint too, to train further.
         gradresnet_models::Checkpoint::read(bundle.dir()).unwrap();

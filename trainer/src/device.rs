@@ -11,7 +11,7 @@ pub struct Machine {
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu", value_parser = parse_or_why)]
     device: Device,
-    /// Threads of the computation [default: one for each core]
+    /// Threads of the computation [default: one per core]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }

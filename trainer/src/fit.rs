@@ -35,22 +35,20 @@ pub fn fit(run: &mut Run, dir: &Path, stop: &AtomicBool) -> Result<()> {
         bar.inc(1);
         let last = run.steps() == total;
         let stopped = stop.load(Ordering::Relaxed);
-        if last || stopped || saved.elapsed() >= CHECKPOINT_EVERY {
+        let due = run.steps().is_multiple_of(every) || last;
+        // Before a validation: one that fails would fail again after steps that were lost and done again.
+        if due || stopped || saved.elapsed() >= CHECKPOINT_EVERY {
             run.checkpoint(dir)?;
             saved = Instant::now();
         }
-        let due = run.steps().is_multiple_of(every) || last;
-        let evaluation = if due { run.validate() } else { Ok(None) };
-        // Done again, what comes after the last checkpoint would end here again.
-        let evaluation = evaluation.or_else(|error| run.checkpoint(dir).and(Err(error)))?;
-        if let Some(evaluation) = evaluation {
+        if due && let Some(evaluation) = run.validate()? {
             metrics.write(run.steps(), &evaluation_figures(&evaluation))?;
             say(&bar, format!("step {}: loss {:.4}, {}", run.steps(), step.loss, summary(&evaluation)));
         }
         if stopped && !last {
             bar.abandon();
             bail!(
-                "stopped after step {}; the checkpoint is written, `gradresnet-train resume {}` goes on",
+                "stopped after step {}; the checkpoint is written, `gradresnet-train resume {}` continues",
                 run.steps(),
                 dir.display()
             );

@@ -12,6 +12,7 @@ use gradresnet_train::nets::Network;
 use gradresnet_train::run::{CHECKPOINT, CONFIG, Place, Run};
 use gradresnet_train::study::{self, subject::bounded};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -162,7 +163,7 @@ fn start(args: Fit) -> Result<()> {
     let path = args.output.join(CONFIG);
     ensure!(
         !path.exists(),
-        "{}: there is a run already; `gradresnet-train resume {}` goes on with it",
+        "{}: there is a run already; `gradresnet-train resume {}` continues it",
         path.display(),
         args.output.display()
     );
@@ -254,7 +255,8 @@ fn eval(args: Eval) -> Result<()> {
         args.checkpoint.display()
     );
     if let Some(path) = &args.predictions {
-        staged::write_file(path, json_lines(&predictions)?.as_bytes())?;
+        let lines = json_lines(&predictions)?;
+        staged::write_with(path, false, |file| anyhow::Ok(file.write_all(lines.as_bytes())?))?;
     }
     if args.json {
         println!("{}", serde_json::to_string(&evaluation)?);

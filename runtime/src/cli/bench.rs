@@ -30,7 +30,7 @@ pub struct Args {
     /// Images in a run
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: u16,
-    /// Threads within a run [default: one for each core]
+    /// Threads within a run [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// One JSON object per measurement

@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         let some = spec.classes.iter().take(SHOWN_CLASSES).map(String::as_str).collect::<Vec<_>>().join(", ");
         let more = if spec.classes.len() > SHOWN_CLASSES { ", …" } else { "" };
         let (name, count) = (&spec.name, spec.classes.len());
-        console.say(format!("`{name}` calls any image one of {count} things: {some}{more}"));
+        console.say(format!("`{name}` assigns every image one of {count} classes: {some}{more}"));
     }
     Ok(console.finish())
 }

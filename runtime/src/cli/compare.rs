@@ -20,17 +20,17 @@ Examples:
   gradresnet compare noisy/a.jpg out/a.jpg -o strip.png
   gradresnet compare noisy/a.png out/a.png --reference clean/a.png --gain 8 -o strip.png")]
 pub struct Args {
-    /// The image as it was
+    /// The noisy image
     noisy: PathBuf,
-    /// What was made of it
+    /// The denoised image
     denoised: PathBuf,
-    /// The strip, a file whose name ends in .png
+    /// The strip, a .png file
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// A clean image of the same size
     #[arg(long, value_name = "FILE")]
     reference: Option<PathBuf>,
-    /// What the difference is multiplied by
+    /// Factor on the difference
     #[arg(long, default_value = "4", value_name = "G", value_parser = gain)]
     gain: f32,
     #[command(flatten)]

@@ -36,7 +36,7 @@ pub fn line(text: impl Display) {
 }
 
 /// A message whose control characters are escaped: names of files may hold escape sequences, which a terminal would obey.
-struct Printable<T>(T);
+pub struct Printable<T>(pub T);
 
 impl<T: Display> Display for Printable<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -103,7 +103,7 @@ impl Console {
 
     /// Takes the bar away and says how it went.
     pub fn finish(self) -> Outcome {
-        self.finish_or("--skip-existing goes on")
+        self.finish_or("--skip-existing resumes")
     }
 
     /// As [`Console::finish`]; after an interruption it says how the run `goes_on`.
@@ -112,7 +112,9 @@ impl Console {
         let done = self.bar.position();
         self.bar.finish_and_clear();
         if super::workers::interrupted() {
-            eprintln!("interrupted: {done} of {} inputs were done; {goes_on}", self.inputs);
+            let inputs = self.inputs;
+            let text = format!("interrupted: {done} of {inputs} inputs were done; {goes_on}");
+            eprintln!("{}", Printable(text));
             return Outcome::Interrupted;
         }
         match self.failed.into_inner() {

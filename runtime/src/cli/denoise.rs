@@ -12,6 +12,7 @@ use gradresnet::{Encoding, ErrorKind, Format, Picture, Session, Tiling, extensio
 use ndarray::Array2;
 use serde::Serialize;
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -56,14 +57,14 @@ pub struct Args {
     #[arg(long, default_value = "auto", value_parser = noise_level, value_name = "auto|folder|S",
           allow_negative_numbers = true, help_heading = "Denoising")]
     sigma: Sigma,
-    /// What the noise level is multiplied by: below 1 keeps more detail and noise, above 1 less
+    /// Factor on the noise level: below 1 keeps more detail and noise, above 1 less
     #[arg(long, default_value = "1", value_parser = strength, value_name = "F",
           allow_negative_numbers = true, help_heading = "Denoising")]
     strength: f32,
-    /// What the images show, for a model with classes
+    /// Class of the images, for a model with classes
     #[arg(long, value_name = "NAME", help_heading = "Denoising")]
     class: Option<String>,
-    /// How strongly the class counts
+    /// Weight of the class
     #[arg(long, default_value = "1", requires = "class", value_parser = guidance, value_name = "G",
           allow_negative_numbers = true, help_heading = "Denoising")]
     guidance: f32,
@@ -128,10 +129,7 @@ fn guidance(text: &str) -> Result<f32, String> {
 fn strength(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(f) if (0.0..=10.0).contains(&f) => Ok(f),
-        _ => {
-            Err("strength is a number from 0 (nothing is done) to 10; 1 is what the model was made for"
-                .into())
-        }
+        _ => Err("strength is a number from 0 (no change) to 10; 1 is what the model was trained for".into()),
     }
 }
 
@@ -305,13 +303,15 @@ pub fn run(args: &Args) -> Result<Outcome> {
             report.display()
         );
     }
-    if let (Some(references), false) = (&args.reference, args.in_place) {
-        for job in &jobs {
-            let reference = find_reference(references, &job.input.relative).ok();
+    if let Some(references) = &args.reference {
+        let outputs: HashSet<PathBuf> = jobs.iter().map(|job| resolved(&job.output)).collect();
+        // One that is not there is named when its image is denoised.
+        let found = jobs.iter().filter_map(|job| find_reference(references, &job.input.relative).ok());
+        for reference in found {
             ensure!(
-                reference.is_none_or(|reference| resolved(&reference) != resolved(&job.output)),
-                "{} is one of the references; name another folder with -o",
-                job.output.display()
+                !outputs.contains(&resolved(&reference)),
+                "{} is one of the references, and would be replaced",
+                reference.display()
             );
         }
     }
@@ -382,13 +382,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
         console.say(format!("mean PSNR of {}: {mean:.2} dB", in_words(psnr.len())));
     }
     let place = args.output.as_deref().map_or("in place".into(), |folder| format!("to {}", folder.display()));
-    console.say(format!("written {place}: {}", in_words(written.into_inner())));
+    console.say(format!("{} written {place}", in_words(written.into_inner())));
     Ok(match jobs.get(taken) {
         // Files done already must not be denoised twice.
-        Some(next) if args.in_place => {
-            console.finish_or(format_args!("{} and what follows it is as it was", next.input.path.display()))
-        }
-        None if args.in_place => console.finish_or("nothing is left to be done"),
+        Some(next) if args.in_place => console
+            .finish_or(format_args!("{} and the files after it are unchanged", next.input.path.display())),
+        None if args.in_place => console.finish_or("nothing was left to do"),
         _ => console.finish(),
     })
 }
@@ -433,14 +432,14 @@ impl Plan {
         let class = args.class.as_deref();
         let class_weights = class.map(|c| class_weights(&session, c, args.guidance)).transpose()?;
         if let Some(dir) = &args.reference {
-            ensure!(dir.is_dir(), "{}: --reference is no folder", dir.display());
+            ensure!(dir.is_dir(), "{}: --reference must name a folder", dir.display());
         }
         let threads = rayon::current_num_threads();
         // Without a limit, tiles are the same on every engine, and so are the results.
         let tiling = match (args.tile, args.memory) {
             (Some(tile), _) => Tiling::new(tile, args.overlap)?,
             (None, Some(memory)) => Tiling::within(memory / TILES, threads, session.bytes_per_pixel())
-                .context("--memory is too small, of which half is for tiles")?,
+                .context("--memory is too small (half of it is for tiles)")?,
             (None, None) => Tiling::default(),
         };
         Ok(Plan {
@@ -546,7 +545,7 @@ fn find_reference(dir: &Path, relative: &Path) -> Result<PathBuf> {
     let endings = extensions().flat_map(|ending| [ending.to_string(), ending.to_ascii_uppercase()]);
     let candidates = std::iter::once(place.clone()).chain(endings.map(|ending| place.with_extension(ending)));
     let mut existing = candidates.filter(|path| path.is_file());
-    existing.next().ok_or_else(|| anyhow!("no reference of this name in {}", dir.display()))
+    existing.next().ok_or_else(|| anyhow!("no reference with this name in {}", dir.display()))
 }
 
 /// A reference, which must have the size of its image.

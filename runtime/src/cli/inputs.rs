@@ -13,7 +13,7 @@ pub struct InputArgs {
     /// Images, folders of images, and patterns (`shots/*.jpg`, `**/raw/*.tif`)
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// Look into the folders' subfolders too
+    /// Include subfolders
     #[arg(long, short)]
     pub recursive: bool,
 }
@@ -60,7 +60,7 @@ impl Found {
         console
     }
 
-    /// A folder that cannot be read, below the one that was named.
+    /// A folder that cannot be read: the one that was named, or one below it.
     fn unwalkable(&mut self, named: &Path, error: walkdir::Error) {
         let path = error.path().unwrap_or(named).to_path_buf();
         // Its own text would repeat the cause.
@@ -96,20 +96,21 @@ impl InputArgs {
     fn pattern(&self, pattern: &Path, output: Option<&Path>, found: &mut Found) {
         let text = pattern.display();
         let parts: Vec<Component> = pattern.components().filter(|part| *part != Component::CurDir).collect();
-        let fixed = parts.iter().take_while(|part| !is_pattern(Path::new(part))).count();
+        let is_fixed =
+            |part: &&Component| matches!(part, Component::Prefix(_)) || !is_pattern(Path::new(part));
+        let fixed = parts.iter().take_while(is_fixed).count();
         let (base, rest) = parts.split_at(fixed);
         let (base, below): (PathBuf, PathBuf) = (base.iter().collect(), rest.iter().collect());
         if rest.contains(&Component::ParentDir) {
             return found.failed(pattern, anyhow!("{text}: `..` after a wildcard is not understood"));
         }
-        let matcher = match glob::Pattern::new(&below.to_string_lossy()) {
-            Ok(matcher) => matcher,
+        let compile = |part: &Path| glob::Pattern::new(&part.to_string_lossy());
+        // Folders that the first parts do not match are not entered.
+        let first = rest.iter().take_while(|part| part.as_os_str() != "**");
+        let first: Result<Vec<glob::Pattern>, _> = first.map(|part| compile(Path::new(part))).collect();
+        let (matcher, first) = match compile(&below).and_then(|matcher| Ok((matcher, first?))) {
+            Ok(compiled) => compiled,
             Err(error) => return found.failed(pattern, anyhow!("{text}: not a pattern: {error}")),
-        };
-        let options = glob::MatchOptions {
-            require_literal_leading_dot: true,
-            require_literal_separator: true,
-            ..glob::MatchOptions::new()
         };
         // A pattern that begins below the output asks for what is there.
         let output = output.filter(|output| !resolved(&base).starts_with(output));
@@ -118,19 +119,19 @@ impl InputArgs {
         let hidden = rest.iter().any(|part| is_hidden(Path::new(part)));
         let root = if base.as_os_str().is_empty() { Path::new(".") } else { &base };
         let before = found.inputs.len() + found.failures.len();
-        for entry in walk(root, depth, hidden, output) {
+        for entry in walk(root, depth, hidden, output, first) {
             match entry {
                 Ok(entry) => {
                     let relative = entry.path().strip_prefix(root).unwrap_or(entry.path()).to_path_buf();
                     if is_image(&relative)
-                        && matcher.matches_path_with(&relative, options)
+                        && matcher.matches_path_with(&relative, MATCHING)
                         && !entry.path().is_dir()
                     {
                         found.inputs.push(Input { path: base.join(&relative), relative });
                     }
                 }
                 // Of a folder that is not there, it is said below that nothing matches.
-                Err(error) if error.depth() == 0 => {}
+                Err(error) if is_missing(&error) => {}
                 Err(error) => found.unwalkable(root, error),
             }
         }
@@ -142,7 +143,7 @@ impl InputArgs {
     fn folder(&self, folder: &Path, output: Option<&Path>, found: &mut Found) {
         let before = found.inputs.len() + found.failures.len();
         let depth = if self.recursive { usize::MAX } else { 1 };
-        for entry in walk(folder, depth, false, output) {
+        for entry in walk(folder, depth, false, output, Vec::new()) {
             match entry {
                 Err(error) => found.unwalkable(folder, error),
                 Ok(entry) => {
@@ -165,20 +166,38 @@ impl InputArgs {
     }
 }
 
+/// How patterns match: names that begin with a dot only by one, and folders only one by one.
+const MATCHING: glob::MatchOptions = glob::MatchOptions {
+    case_sensitive: true,
+    require_literal_leading_dot: true,
+    require_literal_separator: true,
+};
+
+fn is_missing(error: &walkdir::Error) -> bool {
+    error.depth() == 0 && error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
 /// What lies below a folder, in order, without hidden files unless they are asked for, and without the output folder.
+/// Entries of the first depths must match `first`.
 fn walk(
     folder: &Path,
     depth: usize,
     hidden: bool,
     output: Option<&Path>,
+    first: Vec<glob::Pattern>,
 ) -> impl Iterator<Item = walkdir::Result<DirEntry>> {
     // Links to folders are not followed: they may lead in a circle.
     let walk = WalkDir::new(folder).min_depth(1).max_depth(depth).sort_by_file_name().into_iter();
     let output = output.map(Path::to_path_buf);
     walk.filter_entry(move |entry| {
         let is_output = || entry.path().canonicalize().is_ok_and(|path| Some(path) == output);
-        let left_out = !hidden && is_hidden(entry.path()) || entry.file_type().is_dir() && is_output();
-        entry.depth() == 0 || !left_out
+        let Some(above) = entry.depth().checked_sub(1) else { return true };
+        let matches = |part: &glob::Pattern| {
+            entry.file_name().to_str().is_some_and(|name| part.matches_with(name, MATCHING))
+        };
+        first.get(above).is_none_or(matches)
+            && (hidden || !is_hidden(entry.path()))
+            && !(entry.file_type().is_dir() && is_output())
     })
 }
 
@@ -220,10 +239,10 @@ fn is_hidden(path: &Path) -> bool {
 /// What to do with an output that exists.
 #[derive(clap::Args, Clone, Copy)]
 pub struct ExistingArgs {
-    /// Leave outputs that exist as they are: go on after an interruption
+    /// Keep existing outputs: resumes an interrupted run
     #[arg(long)]
     pub skip_existing: bool,
-    /// Replace outputs that exist
+    /// Replace existing outputs
     #[arg(long, conflicts_with = "skip_existing")]
     pub overwrite: bool,
 }
@@ -292,7 +311,7 @@ pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Res
         );
         ensure!(
             folder.is_dir() || !folder.exists(),
-            "{}: -o names a folder, and this is none; name another",
+            "{}: -o must name a folder, and this is a file",
             folder.display()
         );
     }
@@ -320,7 +339,7 @@ pub fn place(inputs: Vec<Input>, target: &Target, existing: ExistingArgs) -> Res
             }
             let (one, other, output) = (other.display(), input.path.display(), output.display());
             if !folder {
-                bail!("{one} and {other} are one file, and it would be changed twice; name it once");
+                bail!("{one} and {other} are the same file, which would be changed twice; name it once");
             }
             bail!(
                 "{one} and {other} would both be written to {output}; run them one after the other with different -o"
@@ -354,7 +373,7 @@ impl Placed {
         }
         (0..self.skipped.len() + self.repeated).for_each(|_| console.advance());
         if !self.skipped.is_empty() {
-            console.say(format!("outputs that exist and are left as they are: {}", self.skipped.len()));
+            console.say(format!("existing outputs kept: {}", self.skipped.len()));
         }
     }
 
@@ -367,12 +386,9 @@ impl Placed {
         let mut refused = Ok(());
         for folder in folders {
             let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
-            match tempfile::tempfile_in(existing) {
-                Ok(_) => return Ok(()),
-                Err(error) => {
-                    let cause = std::io::Error::from(error.kind());
-                    refused = Err(anyhow!("{}: nothing can be written there: {cause}", existing.display()));
-                }
+            match gradresnet_models::staged::check_writable(existing) {
+                Ok(()) => return Ok(()),
+                Err(error) => refused = Err(error.into()),
             }
         }
         refused

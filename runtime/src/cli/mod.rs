@@ -21,7 +21,7 @@ mod verify;
 mod workers;
 
 use clap::{Parser, Subcommand};
-use console::Outcome;
+use console::{Outcome, Printable};
 use std::process::ExitCode;
 
 /// Denoises, classifies and scores images with GradResNet models.
@@ -31,7 +31,8 @@ use std::process::ExitCode;
     max_term_width = 100,
     after_help = "\
 Exit status: 0 all done; 2 at least one input failed and the others were done; 1 nothing
-was done (bad arguments, no model, no engine, every input failed); 130 interrupted.
+was done (bad arguments, no model, no engine, every input failed); 130 interrupted; 141 the
+reader of the output went away.
 
 Noise levels (sigma) are in 8-bit units: 25 means a standard deviation of 25/255.
 Models are found by name in GRADRESNET_MODELS, beside the program, in the source tree's
@@ -92,7 +93,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::AllFailed) => ExitCode::from(1),
         Ok(Outcome::Interrupted) => ExitCode::from(workers::INTERRUPTED_STATUS),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", Printable(format!("{error:#}")));
             ExitCode::from(1)
         }
     }

@@ -7,7 +7,7 @@ use gradresnet::{Session, zoo};
 /// Which model, and what runs it.
 #[derive(clap::Args)]
 pub struct ModelArgs {
-    /// A model's name (`gradresnet models`) or its folder [default: photo; of `classify`: cifar10]
+    /// A model's name (`gradresnet models`) or its folder [default: photo; for classify: cifar10]
     #[arg(long, value_name = "NAME|DIR")]
     pub model: Option<String>,
     #[command(flatten)]
@@ -19,7 +19,7 @@ pub struct ModelArgs {
 /// How much is done at a time.
 #[derive(clap::Args)]
 pub struct JobsArgs {
-    /// Threads, each with an image or a tile of its own while there are enough [default: one for each core]
+    /// Threads, each with an image or a tile of its own while there are enough [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
 }

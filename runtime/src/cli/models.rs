@@ -88,7 +88,7 @@ pub fn info(args: &InfoArgs) -> Result<Outcome> {
     row("parameters", count.to_string());
     row(
         "multiply-adds",
-        match (a.multiply_adds_per_pixel(), a.has_energy()) {
+        match (a.multiply_adds_per_pixel(), spec.has_energy()) {
             (count, true) => format!("{count:.0} a pixel forward, twice that for the denoiser"),
             (count, false) => format!("{count:.0} a pixel"),
         },

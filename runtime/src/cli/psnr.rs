@@ -50,14 +50,20 @@ pub fn run(args: &Args) -> Result<Outcome> {
         }
         Ok(files)
     };
+    ensure!(
+        args.dir.is_file() == args.reference.is_file(),
+        "{} and {}: two files are compared, or two folders",
+        args.dir.display(),
+        args.reference.display()
+    );
     let (images, references) = (list(&args.dir)?, list(&args.reference)?);
     let console = Console::new(images.len(), false);
     let measured: Vec<Result<f64>> = images
         .par_iter()
         .map(|(stem, path)| {
             let reference = references.get(stem);
-            let reference =
-                reference.ok_or_else(|| anyhow!("no reference of this name in {}", args.reference.display()));
+            let reference = reference
+                .ok_or_else(|| anyhow!("no reference with this name in {}", args.reference.display()));
             let value = reference
                 .and_then(|reference| Ok(of_pictures(&Picture::read(path)?, &Picture::read(reference)?)?));
             console.advance();

@@ -20,7 +20,7 @@ pub fn finish_files_when_interrupted() -> Result<()> {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(INTERRUPTED_STATUS));
         }
-        eprintln!("interrupted: the files in work are being finished; once more ends it at once");
+        eprintln!("interrupted: finishing the files in progress; once more stops at once");
     };
     ctrlc::set_handler(handler).context("interruptions cannot be handled")
 }

@@ -38,7 +38,7 @@ impl<P: Fn(usize, usize, usize) -> f32, S: Fn(usize, usize) -> bool> Patches<P, 
     /// patches scatter around σ². Large ones are dropped until the mean of the others is their median.
     pub fn of_all(&self) -> f32 {
         // With too few patches per sample of a patch, the eigenvalues scatter and the small ones are too
-        // small: with 4 patches, σ = 15 in 32×32 pixels is found to be 12.
+        // small: with 4 patches per sample, σ = 15 in 32×32 pixels is found to be 12.
         let found = (1..=SIDE).rev().find_map(|side| Some((side, self.enough_places(side)?)));
         let Some((side, places)) = found else {
             return 0.0;

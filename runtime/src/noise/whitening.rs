@@ -1,10 +1,10 @@
 //! Noise that all channels share, for a network that expects it to be independent.
 //!
 //! Networks are trained on noise that is independent in the three channels. What is equal in all of them
-//! they take for detail, and enhance: a grey image of σ = 15 came out at 20.5 dB, worse than it went in.
+//! they take for detail, and enhance: grey images of σ = 15 came out at 20.5 dB, worse than they went in.
 //! So noise is added where there is none, in the colour, until the channels' noise is independent: each then has
 //! √3 times the level that they share, and their mean still that level. What the network returns for a grey
-//! image is averaged over the channels; that image came out at 31.3 dB (`docs/denoising.md`).
+//! image is averaged over the channels; such images come out at 31.3 dB (`docs/denoising.md`).
 
 use super::draw::normal_pair;
 use ndarray::Array3;

@@ -106,7 +106,7 @@ fn open(path: &Path) -> Result<ImageReader<BufReader<File>>> {
     }
     // To open a named pipe would wait for a writer.
     if !metadata.is_file() {
-        return Err(refused("it is no regular file".into()));
+        return Err(refused("not a regular file".into()));
     }
     let mut file = BufReader::new(File::open(path)?);
     let start = file.fill_buf()?;

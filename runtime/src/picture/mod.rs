@@ -335,7 +335,7 @@ mod tests {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/picture");
         for (path, cause) in [
             (cmyk, "CMYK"),
-            (integers, "no floats"),
+            (integers, "32-bit integers"),
             (extra, "4 channels"),
             (corpus.join("cmyk.jpg"), "CMYK"),
             (corpus.join("animated.png"), "more than one image"),

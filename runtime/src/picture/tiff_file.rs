@@ -61,12 +61,15 @@ pub(super) fn check(path: &Path) -> Result<()> {
     let formats: Option<Vec<u16>> = decoder.find_tag_unsigned_vec(Tag::SampleFormat).map_err(unreadable)?;
     let are_floats = formats.is_some_and(|all| all.iter().all(|f| *f == SampleFormat::IEEEFP.to_u16()));
     if color.bit_depth() == 32 && !are_floats {
-        return Err(ErrorKind::Input("32-bit samples that are no floats are not read".into()).into());
+        return Err(ErrorKind::Input(
+            "32-bit integers are not supported; convert it to 16 bits or to floats".into(),
+        )
+        .into());
     }
     let samples: Option<u16> = decoder.find_tag_unsigned(Tag::SamplesPerPixel).map_err(unreadable)?;
     if samples.is_some_and(|samples| samples > color.num_samples()) {
         let (all, known) = (samples.unwrap_or_default(), color.num_samples());
-        let reason = format!("it has {all} channels, and of the last {} nothing is known", all - known);
+        let reason = format!("it has {all} channels, {} of them of unknown meaning", all - known);
         return Err(ErrorKind::Input(reason).into());
     }
     Ok(())
@@ -93,10 +96,17 @@ pub(super) fn read_grey(path: &Path, bound: impl Fn(usize, usize) -> Result<()>)
         DecodingResult::U8(samples) => Samples::Eight(samples),
         DecodingResult::U16(samples) => Samples::Sixteen(samples),
         DecodingResult::F32(samples) => Samples::Float(samples),
-        _ => return Err(ErrorKind::Input("32-bit samples that are no floats are not read".into()).into()),
+        _ => {
+            return Err(ErrorKind::Input(
+                "32-bit integers are not supported; convert it to 16 bits or to floats".into(),
+            )
+            .into());
+        }
     };
     if samples.len() != height * width * channels {
-        return Err(ErrorKind::Input("its channels lie in separate planes, which is not read".into()).into());
+        return Err(
+            ErrorKind::Input("its channels lie in separate planes, which is not supported".into()).into()
+        );
     }
     Ok(Some(Grey { samples, height, width, channels }))
 }

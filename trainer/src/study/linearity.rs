@@ -6,6 +6,7 @@ use super::report::{Report, progress};
 use super::subject::{Batch, Inputs, Subject, bounded, correct, norms};
 use crate::convert::sum;
 use anyhow::Result;
+use gradresnet_models::Graph;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -74,27 +75,27 @@ fn study(subject: &Subject, batch: &Batch, level: f64) -> Result<Row> {
     let sigma = level / 255.0;
     let count = batch.images.size()[0] as f64;
     let a = &subject.spec.architecture;
-    let centre = a.centre();
+    let (centre, denoises) = (a.centre(), Graph::Denoiser.is_of(&subject.spec));
     let (mut right, mut defects) = (0.0, [0.0; 4]);
     for (first, part) in batch.parts() {
         let noisy = part.noisy(sigma, first);
         if let (Some(classes), Some(logits)) = (&part.classes, subject.net.logits(&noisy)) {
             right += correct(&logits, classes);
         }
-        let of_part = if a.has_energy() {
+        let of_part = if !denoises {
+            continue;
+        } else if a.has_energy() {
             let jacobian = Jacobian::new(subject.net.as_ref(), &noisy, sigma)?;
             defects_of(&jacobian.denoised(), |v| Ok(jacobian.product(v)), &noisy, centre)?
-        } else if a.is_direct() {
+        } else {
             let denoise = |y: &Tensor| subject.net.denoise(y, sigma, None);
             defects_of(&denoise(&noisy)?, |v| difference(denoise, &noisy, v), &noisy, centre)?
-        } else {
-            continue;
         };
         for (sum, defect) in defects.iter_mut().zip(of_part) {
             *sum += defect;
         }
     }
-    let mean = |index: usize| (level > 0.0 && a.denoises()).then(|| defects[index] / count);
+    let mean = |index: usize| (level > 0.0 && denoises).then(|| defects[index] / count);
     Ok(Row {
         model: subject.spec.name.clone(),
         sigma: level,
