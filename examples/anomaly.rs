@@ -9,20 +9,18 @@
 use anyhow::Result;
 use gradresnet::engine::{self, Device, EngineKind};
 use gradresnet::{Picture, Session, zoo};
-use ndarray::Axis;
 
 fn main() -> Result<()> {
     let session = Session::new(zoo::find("photo")?, engine::open(EngineKind::Tract, Device::Cpu, 1)?);
     let (mut scores, mut size) = (Vec::new(), None);
     for path in std::env::args_os().skip(1) {
-        let pixels = Picture::read(path.as_ref())?.pixels();
+        let picture = Picture::read(path.as_ref())?;
         anyhow::ensure!(
-            *size.get_or_insert(pixels.dim()) == pixels.dim(),
+            *size.get_or_insert(picture.size()) == picture.size(),
             "{}: of another size than the images before",
             path.display()
         );
-        let energy = session.energy(pixels.view().insert_axis(Axis(0)))?[0];
-        scores.push((energy, path));
+        scores.push((session.energy_picture(&picture)?, path));
     }
     scores.sort_by(|a, b| b.0.total_cmp(&a.0));
     for (energy, path) in scores {

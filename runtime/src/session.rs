@@ -80,14 +80,29 @@ impl Session {
         energy.ok_or_else(|| ErrorKind::NoEnergy(self.spec().name.clone()).into())
     }
 
-    fn forward(&self, images: ArrayView4<f32>) -> Result<Outputs> {
-        let (batch, height, width) = size(images)?;
+    /// −log p(y) of a picture, as [`Session::energy`]; one that is too large takes no memory for its pixels.
+    ///
+    /// # Errors
+    /// Those of [`Session::energy`].
+    pub fn energy_picture(&self, picture: &Picture) -> Result<f32> {
+        self.whole(1, picture.size())?;
+        Ok(self.energy(picture.pixels().view().insert_axis(Axis(0)))?[0])
+    }
+
+    /// The shape of images that are not cut into tiles.
+    fn whole(&self, batch: usize, (height, width): (usize, usize)) -> Result<Shape> {
         let stride = self.spec().architecture.stride();
         let shape = Shape { batch, height: padded(height, stride), width: padded(width, stride) };
         if shape.height.saturating_mul(shape.width) > MAX_WHOLE_PIXELS {
             let cure = " where the image is not cut into tiles; scale it down";
             return Err(ErrorKind::TooLarge { height, width, limit: MAX_WHOLE_PIXELS, cure }.into());
         }
+        Ok(shape)
+    }
+
+    fn forward(&self, images: ArrayView4<f32>) -> Result<Outputs> {
+        let (batch, height, width) = size(images)?;
+        let shape = self.whole(batch, (height, width))?;
         let images = pad(images, shape);
         self.plan(Graph::Forward, shape)?.run(&Inputs {
             image: images.view(),

@@ -5,7 +5,6 @@ use super::inputs::{Input, InputArgs};
 use super::model::{JobsArgs, ModelArgs};
 use anyhow::{Result, ensure};
 use gradresnet::{Error, ErrorKind, Picture, zoo};
-use ndarray::Axis;
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -52,9 +51,7 @@ pub fn energy(args: &EnergyArgs) -> Result<Outcome> {
     let session = args.model.open("photo", 1)?;
     let spec = session.spec();
     ensure!(spec.has_energy(), Error::from(ErrorKind::NoEnergy(spec.name.clone())));
-    each(&args.inputs, args.json, "energy", |picture| {
-        Ok(session.energy(picture.pixels().view().insert_axis(Axis(0)))?[0])
-    })
+    each(&args.inputs, args.json, "energy", |picture| session.energy_picture(picture))
 }
 
 pub fn noise(args: &NoiseArgs) -> Result<Outcome> {
