@@ -98,6 +98,12 @@ adamw = { learning_rate = 1e-4 }
 const STEPS: u64 = 7;
 const STOP: u64 = 3;
 
+/// A config of a network with group norm that trains on all images, with these objectives and this optimiser.
+fn without_held_out(rest: &str) -> String {
+    let architecture = architecture("group", false);
+    format!("name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\n{architecture}{rest}")
+}
+
 /// With two threads, batches of the first and the third case are cut into two parts. On a processor without bfloat16,
 /// cases that name it compute in float32.
 #[test]
@@ -162,11 +168,7 @@ fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     images(&data);
-    let text = format!(
-        "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\n{}{}",
-        architecture("group", false),
-        CASES[0].2.replace("average = 0.99\n", "")
-    );
+    let text = without_held_out(&CASES[0].2.replace("average = 0.99\n", ""));
     let config = Config::parse(&text).unwrap();
     let start = |from| Run::start(config.clone(), place(&data), "test".into(), from);
 
@@ -266,11 +268,7 @@ fn what_is_published_is_the_average_of_the_weights() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     images(&data);
-    let text = format!(
-        "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\n{}{}",
-        architecture("group", false),
-        CASES[0].2.replace("average = 0.99", "average = 0.5")
-    );
+    let text = without_held_out(&CASES[0].2.replace("average = 0.99", "average = 0.5"));
     let mut run = Run::start(Config::parse(&text).unwrap(), place(&data), "test".into(), None).unwrap();
     let mut checkpoint = |taken| {
         steps(&mut run, taken);
@@ -296,11 +294,7 @@ fn a_run_that_is_stopped_loses_no_step() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     images(&data);
-    let text = format!(
-        "name = \"t\"\ndata = \"none\"\nsteps = {STEPS}\nheld_out = 0.0\n{}{}",
-        architecture("group", false),
-        CASES[0].2
-    );
+    let text = without_held_out(CASES[0].2);
     let start = || Run::start(Config::parse(&text).unwrap(), place(&data), "test".into(), None).unwrap();
     let expected = steps(&mut start(), STEPS).last().unwrap().loss;
     let (run_dir, mut run) = (dir.path().join("run"), start());

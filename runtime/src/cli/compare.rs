@@ -79,7 +79,6 @@ pub fn run(args: &Args) -> Result<Outcome> {
             .context("the pictures cannot be put together")?;
     }
     let encoding = Encoding { format: Some(Format::Png), ..Encoding::default() };
-    let write = if args.existing.overwrite { Picture::write } else { Picture::write_new };
-    write(&Picture::from_pixels(strip.view()), &args.output, &encoding)?;
+    args.existing.write(&Picture::from_pixels(strip.view()), &args.output, &encoding)?;
     Ok(Outcome::Done)
 }

@@ -36,12 +36,17 @@ pub fn line(text: impl Display) {
 }
 
 /// A message whose control characters are escaped: names of files may hold escape sequences, which a terminal would obey.
-pub struct Printable<T>(pub T);
+struct Printable<T>(T);
 
 impl<T: Display> Display for Printable<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write_printable(f, &self.0)
     }
+}
+
+/// An error, on stderr.
+pub fn error(error: &anyhow::Error) {
+    eprintln!("error: {}", Printable(format!("{error:#}")));
 }
 
 /// Progress over a number of inputs: a bar on a terminal, and elsewhere nothing but messages.
@@ -91,13 +96,13 @@ impl Console {
     /// Names an input that failed, and goes on.
     pub fn fail(&self, error: &anyhow::Error) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        self.bar.suspend(|| eprintln!("error: {}", Printable(format!("{error:#}"))));
+        self.bar.suspend(|| self::error(error));
     }
 
     /// Reports the first failure that is not an input's.
     pub fn fail_beside(&self, error: &anyhow::Error) {
         if !self.failed_beside.swap(true, Ordering::Relaxed) {
-            self.bar.suspend(|| eprintln!("error: {}", Printable(format!("{error:#}"))));
+            self.bar.suspend(|| self::error(error));
         }
     }
 

@@ -279,11 +279,6 @@ const TILES: u64 = 2;
 /// Bytes for images, where the user gives none.
 const MEMORY_PER_THREAD: u64 = 1 << 30;
 
-/// The file that a path means, whether it is there or not.
-fn canonical(path: &Path) -> PathBuf {
-    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_path_buf())
-}
-
 pub fn run(args: &Args) -> Result<Outcome> {
     let found = args.inputs.find(args.output.as_deref());
     let console = found.console(args.quiet);
@@ -295,10 +290,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let mut placed = place(found.inputs, &target, args.existing)?;
     let jobs = std::mem::take(&mut placed.jobs);
     let mut plan = Plan::new(args, jobs.len())?;
-    if let Some(report) = args.report.as_deref().map(canonical) {
+    if let Some(report) = args.report.as_deref().map(resolved) {
         let paths = jobs.iter().chain(&placed.skipped).flat_map(|job| [&*job.input.path, &*job.output]);
         ensure!(
-            !is_image(&report) && paths.map(canonical).all(|image| image != report),
+            !is_image(&report) && paths.map(resolved).all(|image| image != report),
             "{}: --report names an image; name another file, such as report.jsonl",
             report.display()
         );

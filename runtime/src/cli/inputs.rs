@@ -247,6 +247,17 @@ pub struct ExistingArgs {
     pub overwrite: bool,
 }
 
+impl ExistingArgs {
+    /// Writes an output; one that exists is replaced only with `overwrite`.
+    ///
+    /// # Errors
+    /// If it cannot be written, or may not be replaced.
+    pub fn write(&self, picture: &Picture, output: &Path, encoding: &Encoding) -> Result<()> {
+        let write = if self.overwrite { Picture::write } else { Picture::write_new };
+        Ok(write(picture, output, encoding)?)
+    }
+}
+
 /// Where outputs go.
 pub enum Target<'a> {
     /// Below a folder, with another extension if one is given.
@@ -276,10 +287,9 @@ impl Job {
     /// # Errors
     /// If either fails, or the output exists and may not be replaced.
     pub fn write(&self, picture: &Picture, encoding: &Encoding) -> Result<bool> {
-        let write = if self.existing.overwrite { Picture::write } else { Picture::write_new };
-        match write(picture, &self.output, encoding) {
+        match self.existing.write(picture, &self.output, encoding) {
             Err(_) if self.is_done() => Ok(false),
-            result => Ok(result.map(|()| true)?),
+            result => result.map(|()| true),
         }
     }
 }
@@ -382,9 +392,8 @@ impl Placed {
     /// # Errors
     /// If no folder takes a file.
     pub fn check(jobs: &[Job]) -> Result<()> {
-        let folders: HashSet<&Path> = jobs.iter().filter_map(|job| job.output.parent()).collect();
         let mut refused = Ok(());
-        for folder in folders {
+        for folder in Placed::folders(jobs) {
             let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
             match gradresnet_models::staged::check_writable(existing) {
                 Ok(()) => return Ok(()),
@@ -396,7 +405,10 @@ impl Placed {
 
     /// Removes what interrupted runs left in the outputs' folders.
     pub fn clean(jobs: &[Job]) {
-        let folders: HashSet<&Path> = jobs.iter().filter_map(|job| job.output.parent()).collect();
-        folders.into_iter().for_each(gradresnet_models::staged::remove_stale);
+        Placed::folders(jobs).into_iter().for_each(gradresnet_models::staged::remove_stale);
+    }
+
+    fn folders(jobs: &[Job]) -> HashSet<&Path> {
+        jobs.iter().filter_map(|job| job.output.parent()).collect()
     }
 }

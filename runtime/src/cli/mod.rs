@@ -21,7 +21,7 @@ mod verify;
 mod workers;
 
 use clap::{Parser, Subcommand};
-use console::{Outcome, Printable};
+use console::Outcome;
 use std::process::ExitCode;
 
 /// Denoises, classifies and scores images with GradResNet models.
@@ -93,7 +93,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::AllFailed) => ExitCode::from(1),
         Ok(Outcome::Interrupted) => ExitCode::from(workers::INTERRUPTED_STATUS),
         Err(error) => {
-            eprintln!("error: {}", Printable(format!("{error:#}")));
+            console::error(&error);
             ExitCode::from(1)
         }
     }
