@@ -122,9 +122,10 @@ fn closed_files_and_folders_are_named_and_the_rest_is_done() {
 
     let output = denoise("others");
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    // Before the work, and once.
+    // Once and before the work: of the folder, and not of an image whose result cannot be written.
     let told = stderr(&output).matches("others: Permission denied").count();
     assert_eq!(told, 1, "{}", stderr(&output));
+    assert!(stderr(&output).contains("error: others: Permission denied"), "{}", stderr(&output));
     assert!(names(&dir.path().join("others")).is_empty());
     // So that the folder can be removed.
     open(&dir.path().join("in/closed"), 0o755);
