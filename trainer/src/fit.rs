@@ -80,6 +80,7 @@ fn evaluation_figures(evaluation: &Evaluation) -> Vec<(String, f64)> {
     let mut figures: Vec<_> =
         evaluation.accuracy.map(|a| ("held_out/accuracy".into(), a)).into_iter().collect();
     figures.extend(evaluation.calibration_error.map(|e| ("held_out/calibration_error".into(), e)));
+    figures.extend(evaluation.cross_entropy.map(|e| ("held_out/cross_entropy".into(), e)));
     for level in &evaluation.denoising {
         let sigma = level.sigma;
         figures.push((format!("held_out/psnr_{sigma}"), level.psnr));
@@ -94,6 +95,7 @@ pub fn summary(evaluation: &Evaluation) -> String {
     let mut parts: Vec<String> =
         evaluation.accuracy.map(|a| format!("accuracy {:.2} %", 100.0 * a)).into_iter().collect();
     parts.extend(evaluation.calibration_error.map(|e| format!("calibration error {:.2} %", 100.0 * e)));
+    parts.extend(evaluation.cross_entropy.map(|e| format!("cross-entropy {e:.3}")));
     for level in &evaluation.denoising {
         let conditional = level.psnr_conditional.map(|c| format!(" ({c:.2} with its class)"));
         let ssim = level.ssim.map(|s| format!(", SSIM {s:.4}")).unwrap_or_default();

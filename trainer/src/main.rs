@@ -29,6 +29,7 @@ Examples:
   gradresnet-train resume runs/photo
   gradresnet-train fit --config longer.toml --data photographs/ --from models/zoo/photo -o runs/longer
   gradresnet-train eval runs/photo/checkpoint --data test-images/ --sigma 15,25,50
+  gradresnet-train eval runs/photo/checkpoint --data photographs/ --held-out 0.05
   gradresnet-export runs/photo/checkpoint -o photo      (makes the bundle that `gradresnet` runs)
 
 Data: a flat folder of PNG or JPEG photographs, a folder of class folders (with train/ and test/ above
@@ -45,7 +46,7 @@ enum Command {
     Fit(Fit),
     /// Go on with a run that was stopped or cut off, exactly as if it had not been
     Resume(Resume),
-    /// Measure accuracy, calibration, PSNR and SSIM of a checkpoint or bundle
+    /// Measure accuracy, calibration, cross-entropy, PSNR and SSIM of a checkpoint or bundle
     Eval(Eval),
     Theory(study::theory::Args),
     Jacobian(study::jacobian::Args),
@@ -98,6 +99,10 @@ struct Eval {
     /// Images to measure on; of data with a training and a test half, the test half
     #[arg(long)]
     data: PathBuf,
+    /// Measure on what a config with this `held_out` keeps from training, to choose among networks; of data with a
+    /// training and a test half, that is a part of the training half
+    #[arg(long, value_name = "FRACTION", value_parser = fraction)]
+    held_out: Option<f64>,
     /// Noise levels in 8-bit units
     #[arg(long, value_delimiter = ',', default_value = SIGMAS, value_parser = bounded)]
     sigma: Vec<f64>,
@@ -149,6 +154,14 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A part of the images on the command line, as in a config.
+fn fraction(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(f) if f > 0.0 && f <= 0.5 => Ok(f),
+        _ => Err("expected a number above 0 and up to 0.5".into()),
     }
 }
 
@@ -232,7 +245,15 @@ fn eval(args: Eval) -> Result<()> {
     }
     let device = args.machine.prepare();
     let Checkpoint { spec, parameters, .. } = Checkpoint::read(&args.checkpoint)?;
-    let images = Images::open(&args.data, Split::Test)?;
+    let images = match args.held_out {
+        None => Images::open(&args.data, Split::Test)?,
+        Some(fraction) => Images::open(&args.data, Split::Train)?.hold_out(fraction).1,
+    };
+    ensure!(
+        !images.is_empty(),
+        "{}: has too few images for `--held-out` to leave one; a larger fraction would",
+        args.data.display()
+    );
     let kind = if args.float64 { Kind::Double } else { Kind::Float };
     let net = Network::from_tensors(&spec.architecture, spec.classes.len(), &parameters, kind, device)
         .with_context(|| format!("{}: parameters are missing", args.checkpoint.display()))?;
@@ -277,11 +298,13 @@ fn json_lines(predictions: &[Prediction]) -> Result<String> {
 /// Replaces the checkpoint's figures on the data set `name`.
 fn record(args: &Eval, name: &str, evaluation: &Evaluation) -> Result<()> {
     let path = args.checkpoint.join(checkpoint::SPEC);
-    let limit = args.limit.map(|limit| format!(" --limit {limit}")).unwrap_or_default();
+    let option = |name, value: Option<String>| value.map(|v| format!(" {name} {v}")).unwrap_or_default();
+    let limit = option("--limit", args.limit.map(|l| l.to_string()));
+    let held_out = option("--held-out", args.held_out.map(|f| f.to_string()));
     let data = portable(&args.data).display();
     let sigmas = args.sigma.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
     let sigma = if sigmas == SIGMAS { String::new() } else { format!(" --sigma {sigmas}") };
-    let command = format!("gradresnet-train eval CHECKPOINT --data {data}{sigma}{limit}");
+    let command = format!("gradresnet-train eval CHECKPOINT --data {data}{held_out}{sigma}{limit}");
     let mut spec = gradresnet_models::Spec::read(&path)?;
     spec.metrics.retain(|m| m.data != name);
     let figure = |metric: &str, sigma, value: f64| Measurement {
@@ -292,12 +315,12 @@ fn record(args: &Eval, name: &str, evaluation: &Evaluation) -> Result<()> {
         command: command.clone(),
     };
     spec.metrics.extend(evaluation.accuracy.map(|a| figure("accuracy", None, a)));
-    // A lower error is better, so it is rounded up.
-    spec.metrics.extend(
-        evaluation
-            .calibration_error
-            .map(|e| Measurement { value: -rounded_down(-e, 4), ..figure("calibration_error", None, e) }),
-    );
+    // Of these the lower is the better, so they are rounded up.
+    let errors =
+        [("calibration_error", evaluation.calibration_error), ("cross_entropy", evaluation.cross_entropy)];
+    spec.metrics.extend(errors.into_iter().filter_map(|(metric, error)| {
+        error.map(|e| Measurement { value: -rounded_down(-e, 4), ..figure(metric, None, e) })
+    }));
     for level in &evaluation.denoising {
         let sigma = Some(level.sigma);
         spec.metrics.push(figure("psnr", sigma, level.psnr));

@@ -81,6 +81,21 @@ fn fit_then_eval_then_record() {
     let first = value["denoising"][0]["psnr"].as_f64().unwrap();
     assert!(value["denoising"][0]["sigma"] == 10.0 && first > 20.0, "{value}");
 
+    // The image that the config's `held_out` kept from training: what the last validation says of it.
+    let held_out: serde_json::Value =
+        serde_json::from_slice(&run(&[&eval[..], &["--held-out", "0.25"]].concat()).stdout).unwrap();
+    assert_eq!(held_out["images"], 1, "{held_out}");
+    let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    let validated = last["held_out/psnr_25"].as_f64().unwrap();
+    // float32, perhaps in another order of summation.
+    assert!(
+        (held_out["denoising"][1]["psnr"].as_f64().unwrap() - validated).abs() < 1e-3,
+        "{held_out} {last}"
+    );
+    let none = run(&[&eval[..], &["--held-out", "0.1"]].concat());
+    let stderr = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(none.status.code() == Some(1) && stderr.contains("too few images"), "{stderr}");
+
     let mut float64 = eval.to_vec();
     float64.extend(["--float64", "--record", "stripes"]);
     let value: serde_json::Value = serde_json::from_slice(&run(&float64).stdout).unwrap();
@@ -123,14 +138,21 @@ fn accuracy_is_the_share_of_predictions_that_are_right() {
     let eval = [&eval[..], &["--predictions", text(&predictions)]].concat();
     let figures: serde_json::Value = serde_json::from_slice(&run(&eval).stdout).unwrap();
     let lines = std::fs::read_to_string(&predictions).unwrap();
-    let right = lines.lines().filter(|line| {
+    // Whether each is right, and the probability of its own class, of two.
+    let predicted = lines.lines().map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         let path = Path::new(line["path"].as_str().unwrap());
-        path.parent().unwrap().ends_with(line["label"].as_str().unwrap())
+        let right = path.parent().unwrap().ends_with(line["label"].as_str().unwrap());
+        let probability = line["probability"].as_f64().unwrap();
+        (right, if right { probability } else { 1.0 - probability })
     });
-    let accuracy = right.count() as f64 / 6.0;
-    assert_eq!((lines.lines().count(), figures["images"].as_u64()), (6, Some(6)));
+    let predicted: Vec<_> = predicted.collect();
+    assert_eq!((predicted.len(), figures["images"].as_u64()), (6, Some(6)));
+    let accuracy = predicted.iter().filter(|(right, _)| *right).count() as f64 / 6.0;
     assert!((figures["accuracy"].as_f64().unwrap() - accuracy).abs() < 1e-9, "{figures}\n{lines}");
+    let cross_entropy = predicted.iter().map(|(_, p)| -p.ln()).sum::<f64>() / 6.0;
+    // The same logarithms, summed in another order.
+    assert!((figures["cross_entropy"].as_f64().unwrap() - cross_entropy).abs() < 1e-9, "{figures}\n{lines}");
     let level = &figures["denoising"][0];
     assert!(level["psnr_conditional"].is_f64() && level["psnr_conditional"] != level["psnr"], "{figures}");
     // Nothing is replaced, and nothing is computed that would have to be thrown away.
@@ -214,6 +236,11 @@ fn bad_input_gives_one_line_that_names_it() {
             "sigma NaN",
             run(&["eval", text(&empty), "--data", text(&data), "--sigma", "nan"]),
             "from 0 to 1000",
+        ),
+        (
+            "half",
+            run(&["eval", text(&empty), "--data", text(&data), "--held-out", "0.6"]),
+            "above 0 and up to 0.5",
         ),
         ("no command", run(&[]), "Usage"),
     ];
