@@ -28,6 +28,7 @@ Examples:
   gradresnet-train fit --config trainer/configs/photo.toml --data photographs/ -o runs/photo
   gradresnet-train resume runs/photo
   gradresnet-train fit --config longer.toml --data photographs/ --from models/zoo/photo -o runs/longer
+  gradresnet-train average models/zoo/photo runs/longer/checkpoint -o runs/mean
   gradresnet-train eval runs/photo/checkpoint --data test-images/ --sigma 15,25,50
   gradresnet-train eval runs/photo/checkpoint --data photographs/ --held-out 0.05
   gradresnet-export runs/photo/checkpoint -o photo      (makes the bundle that `gradresnet` runs)
@@ -48,6 +49,8 @@ enum Command {
     Resume(Resume),
     /// Measure accuracy, calibration, cross-entropy, PSNR and SSIM of a checkpoint or bundle
     Eval(Eval),
+    /// Make one network of several states of a run: the mean of their weights
+    Average(Average),
     Theory(study::theory::Args),
     Jacobian(study::jacobian::Args),
     Attack(study::attack::Args),
@@ -87,6 +90,16 @@ struct Resume {
     data: Option<PathBuf>,
     #[command(flatten)]
     machine: Machine,
+}
+
+#[derive(Args)]
+struct Average {
+    /// Folders of checkpoints or bundles: states of one run, or of runs that went on from one another
+    #[arg(value_name = "CHECKPOINT", required = true, num_args = 2..)]
+    checkpoints: Vec<PathBuf>,
+    /// Folder of the checkpoint that is made; must not exist
+    #[arg(short, long)]
+    output: PathBuf,
 }
 
 /// The noise levels that figures are usually given at, 8-bit units.
@@ -138,6 +151,7 @@ fn main() -> ExitCode {
         Command::Fit(args) => start(args),
         Command::Resume(args) => resume(args),
         Command::Eval(args) => eval(args),
+        Command::Average(args) => average(&args),
         Command::Theory(args) => study::theory::run(&args),
         Command::Jacobian(args) => study::jacobian::run(&args),
         Command::Attack(args) => study::attack::run(&args),
@@ -235,6 +249,18 @@ fn watch(run: &mut Run, dir: &Path) -> Result<()> {
     }
     fit(run, dir, &stop)?;
     eprintln!("checkpoint: {}", dir.join(CHECKPOINT).display());
+    Ok(())
+}
+
+fn average(args: &Average) -> Result<()> {
+    staged::ensure_absent(&args.output)?;
+    let mut command = "gradresnet-train average".to_string();
+    for path in &args.checkpoints {
+        command += &format!(" {}", portable(path).display());
+    }
+    let checkpoint = gradresnet_train::average::average(&args.checkpoints, &command)?;
+    checkpoint.stage(&args.output)?.commit(false)?;
+    eprintln!("checkpoint: {}", args.output.display());
     Ok(())
 }
 

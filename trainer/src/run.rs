@@ -28,8 +28,8 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 /// Prefix, in the optimiser's file, of the weights that an average is kept of.
 const RAW: &str = "raw.";
 
-/// Separates what a checkpoint was trained on from what it was trained on next.
-const THEN: &str = "; then ";
+/// Separates, in a provenance, what was done to a checkpoint from what was done next.
+pub(crate) const THEN: &str = "; then ";
 
 /// Root mean square of σ·∇log p at the start: from a larger one, training may not leave the plateau at loss 1
 /// (`docs/training.md`).

@@ -114,6 +114,75 @@ fn fit_then_eval_then_record() {
     assert_eq!(gradresnet_models::Spec::read(&checkpoint.join("spec.json")).unwrap(), spec);
 }
 
+/// Two states of a run, the second four steps after the first, and the network between them.
+#[test]
+fn average_makes_one_network_of_several_states() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let (data, nothing) = (at("photos"), at("nothing"));
+    photographs(&data);
+    let fit = |name: &str, config: &str, from: &[&str]| {
+        let path = at(&format!("{name}.toml"));
+        std::fs::write(&path, config).unwrap();
+        let output = at(name);
+        let args = ["fit", "--config", text(&path), "--data", text(&data), "-o", text(&output)];
+        let out = run(&[&args[..], &["--threads", "1"], from].concat());
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        output.join("checkpoint")
+    };
+    let first = fit("first", CONFIG, &[]);
+    let second = fit("second", &CONFIG.replace("steps = 4", "steps = 8"), &["--from", text(&first)]);
+
+    let read = |path: &Path| gradresnet_models::Checkpoint::read(path).unwrap();
+    let (a, b) = (read(&first), read(&second));
+    assert_ne!(a.parameters, b.parameters);
+    for (name, order) in [("mean", [&second, &first]), ("again", [&first, &second])] {
+        let out = run(&["average", text(order[0]), text(order[1]), "-o", text(&at(name))]);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let mean = read(&at(name));
+        for (name, array) in &mean.parameters {
+            let of = |checkpoint: &gradresnet_models::Checkpoint| checkpoint.parameters[name].to_f64();
+            for ((m, a), b) in array.to_f64().iter().zip(of(&a)).zip(of(&b)) {
+                assert_eq!(*m as f32, ((a + b) / 2.0) as f32, "{name}");
+            }
+        }
+        // Golden values of the mean, and not those of a state.
+        assert_eq!(mean.golden, gradresnet_train::golden::golden(&mean.spec, &mean.parameters));
+        assert_ne!(mean.golden, b.golden);
+        let provenance = mean.spec.provenance.unwrap();
+        assert_eq!(provenance.steps, 8);
+        assert!(provenance.command.starts_with("gradresnet-train fit --config second.toml"));
+        assert!(provenance.command.contains("; then gradresnet-train average checkpoint checkpoint"));
+    }
+
+    // Of a bundle too: what it scored and its digests are not those of the mean.
+    let bundle = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/zoo/photo-fast"));
+    assert!(run(&["average", text(bundle), text(bundle), "-o", text(&at("same"))]).status.success());
+    let (bundle, same) = (read(bundle), read(&at("same")));
+    assert!(same.parameters == bundle.parameters && !bundle.spec.metrics.is_empty());
+    assert!(same.spec.metrics.is_empty() && same.spec.files.is_empty());
+
+    let narrow = fit("narrow", &CONFIG.replace("[1, 70]", "[1, 20]"), &[]);
+    let batch = fit("batch", &CONFIG.replace("\"group\"", "\"batch\""), &[]);
+    let cases: [(&[&str], &str); 5] = [
+        (&[text(&first)], "2 values required"),
+        (&[text(&first), text(&narrow)], "its range of sigma is not that of"),
+        (&[text(&first), text(&batch)], "its architecture is not that of"),
+        (&[text(&batch), text(&batch)], "has batch norms"),
+        (&[text(&first), text(&nothing)], "nothing/spec.json"),
+    ];
+    for (checkpoints, reason) in cases {
+        let out = run(&[&["average"], checkpoints, &["-o", text(&at("refused"))]].concat());
+        let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(1) && stderr.contains(reason), "{reason}: {stderr}");
+        assert!(!at("refused").exists());
+    }
+    // What is there is never replaced.
+    let out = run(&["average", text(&first), text(&second), "-o", text(&at("mean"))]);
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(1) && stderr.contains("mean"), "{stderr}");
+}
+
 /// The figures of a classifier, from what it says of each image; and the studies of classifiers.
 #[test]
 fn accuracy_is_the_share_of_predictions_that_are_right() {
