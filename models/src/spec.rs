@@ -118,7 +118,7 @@ pub struct Provenance {
     /// CPU time spent in training, in hours.
     #[serde(default)]
     pub cpu_hours: f64,
-    /// The command that trained it.
+    /// The command that trained it; of several, one after the other, joined by `; then `.
     #[serde(default)]
     pub command: String,
     /// Versions of the programs involved, by name.

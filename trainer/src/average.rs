@@ -3,9 +3,9 @@
 
 use crate::golden::golden;
 use crate::run::THEN;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use gradresnet_models::parameters::{ParameterKind, parameters};
-use gradresnet_models::{Array, Checkpoint, Spec};
+use gradresnet_models::{Array, Checkpoint, Precision, Spec};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -13,19 +13,20 @@ use std::path::PathBuf;
 /// golden values of its own and without figures. `command` is what did so, for its provenance.
 ///
 /// They should be states of one run, or of runs that went on from one another: between networks that were trained apart
-/// there is nothing good. So steps, CPU hours and training images of the result are those of the one with most steps.
+/// there is nothing good. So the name, the steps, the CPU hours and the training images of the result are those of the
+/// one with most steps (the first of them); of branches these hours are too few.
 ///
 /// # Errors
-/// If there is none, one cannot be read or is another kind of network, or they have batch norms: their statistics
-/// would have to be measured anew.
+/// If there are fewer than two, one cannot be read or is another kind of network, or they have batch norms.
 pub fn average(checkpoints: &[PathBuf], command: &str) -> Result<Checkpoint> {
-    let (first, others) = checkpoints.split_first().context("no checkpoint to average")?;
+    let [first, others @ ..] = checkpoints else { bail!("no checkpoint to average") };
+    ensure!(!others.is_empty(), "{}: one checkpoint has no mean; name another as well", first.display());
     let Checkpoint { mut spec, parameters: tensors, .. } = Checkpoint::read(first)?;
     ensure!(
         parameters(&spec.architecture, spec.classes.len())
             .iter()
             .all(|p| p.kind != ParameterKind::RunningVariance),
-        "{}: has batch norms, whose statistics the mean of the weights would not have",
+        "{}: has batch norms, whose statistics would have to be measured anew, so it cannot be averaged",
         first.display()
     );
     let mut sums: BTreeMap<String, (Vec<usize>, Vec<f64>)> =
@@ -33,7 +34,11 @@ pub fn average(checkpoints: &[PathBuf], command: &str) -> Result<Checkpoint> {
     for path in others {
         let other = Checkpoint::read(path)?;
         if let Some(what) = difference(&spec, &other.spec) {
-            anyhow::bail!("{}: its {what} is not that of {}", path.display(), first.display());
+            bail!(
+                "{}: its {what} is not that of {}; only states of one run can be averaged",
+                path.display(),
+                first.display()
+            );
         }
         for (name, array) in &other.parameters {
             // Networks of one architecture have the same parameters, as reading them has checked.
@@ -56,8 +61,10 @@ pub fn average(checkpoints: &[PathBuf], command: &str) -> Result<Checkpoint> {
         "" => command.to_string(),
         before => format!("{before}{THEN}{command}"),
     };
+    provenance.versions.insert("gradresnet-train".into(), env!("CARGO_PKG_VERSION").into());
     spec.provenance = Some(provenance);
-    spec.precision = Default::default();
+    // What was measured, digested and exported is a state and not the mean.
+    spec.precision = Precision::default();
     spec.metrics.clear();
     spec.files.clear();
     let golden = golden(&spec, &parameters);

@@ -95,7 +95,7 @@ struct Resume {
 #[derive(Args)]
 struct Average {
     /// Folders of checkpoints or bundles: states of one run, or of runs that went on from one another
-    #[arg(value_name = "CHECKPOINT", required = true, num_args = 2..)]
+    #[arg(value_name = "CHECKPOINT", required = true)]
     checkpoints: Vec<PathBuf>,
     /// Folder of the checkpoint that is made; must not exist
     #[arg(short, long)]
@@ -253,7 +253,7 @@ fn watch(run: &mut Run, dir: &Path) -> Result<()> {
 }
 
 fn average(args: &Average) -> Result<()> {
-    staged::ensure_absent(&args.output)?;
+    ensure!(!args.output.exists(), "{}: exists already; name another folder", args.output.display());
     let mut command = "gradresnet-train average".to_string();
     for path in &args.checkpoints {
         command += &format!(" {}", portable(path).display());

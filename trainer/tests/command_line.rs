@@ -137,7 +137,7 @@ fn average_makes_one_network_of_several_states() {
     let (a, b) = (read(&first), read(&second));
     assert_ne!(a.parameters, b.parameters);
     for (name, order) in [("mean", [&second, &first]), ("again", [&first, &second])] {
-        let out = run(&["average", text(order[0]), text(order[1]), "-o", text(&at(name))]);
+        let out = run(&["average", text(order[0]), "-o", text(&at(name)), text(order[1])]);
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         let mean = read(&at(name));
         for (name, array) in &mean.parameters {
@@ -158,14 +158,28 @@ fn average_makes_one_network_of_several_states() {
     // Of a bundle too: what it scored and its digests are not those of the mean.
     let bundle = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/zoo/photo-fast"));
     assert!(run(&["average", text(bundle), text(bundle), "-o", text(&at("same"))]).status.success());
-    let (bundle, same) = (read(bundle), read(&at("same")));
+    let (mut bundle, same) = (read(bundle), read(&at("same")));
     assert!(same.parameters == bundle.parameters && !bundle.spec.metrics.is_empty());
     assert!(same.spec.metrics.is_empty() && same.spec.files.is_empty());
+
+    // One without provenance, of a bundle in float16.
+    bundle.spec.provenance = None;
+    bundle.spec.precision = gradresnet_models::Precision::Float16;
+    bundle.spec.files.clear();
+    bundle.write(&at("half")).unwrap();
+    assert!(
+        run(&["average", text(&at("half")), text(&at("half")), "-o", text(&at("full"))]).status.success()
+    );
+    let full = read(&at("full")).spec;
+    assert_eq!(full.precision, gradresnet_models::Precision::Float32);
+    let provenance = full.provenance.unwrap();
+    assert_eq!(provenance.command, "gradresnet-train average half half");
+    assert_eq!(provenance.versions["gradresnet-train"], env!("CARGO_PKG_VERSION"));
 
     let narrow = fit("narrow", &CONFIG.replace("[1, 70]", "[1, 20]"), &[]);
     let batch = fit("batch", &CONFIG.replace("\"group\"", "\"batch\""), &[]);
     let cases: [(&[&str], &str); 5] = [
-        (&[text(&first)], "2 values required"),
+        (&[text(&first)], "name another as well"),
         (&[text(&first), text(&narrow)], "its range of sigma is not that of"),
         (&[text(&first), text(&batch)], "its architecture is not that of"),
         (&[text(&batch), text(&batch)], "has batch norms"),
@@ -180,7 +194,7 @@ fn average_makes_one_network_of_several_states() {
     // What is there is never replaced.
     let out = run(&["average", text(&first), text(&second), "-o", text(&at("mean"))]);
     let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(out.status.code() == Some(1) && stderr.contains("mean"), "{stderr}");
+    assert!(out.status.code() == Some(1) && stderr.contains("name another folder"), "{stderr}");
 }
 
 /// The figures of a classifier, from what it says of each image; and the studies of classifiers.
