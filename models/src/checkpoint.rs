@@ -21,6 +21,9 @@ pub const MODEL: &str = "model.safetensors";
 /// Name of the golden values in a checkpoint and in a bundle.
 pub const GOLDEN: &str = "golden.safetensors";
 
+/// Folder of the checkpoint below the folder of a run.
+pub const CHECKPOINT: &str = "checkpoint";
+
 /// A model's parameters with its spec.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
@@ -38,7 +41,11 @@ impl Checkpoint {
     /// # Errors
     /// If something is missing, malformed, not finite or of another shape, naming the file; for a bundle, also if its
     /// parameters or golden values do not match its digests, and [`ErrorKind::NoParameters`] if it has no parameters.
+    /// [`ErrorKind::Run`] if it is the folder of a run.
     pub fn read(dir: &Path) -> Result<Checkpoint> {
+        if !dir.join(SPEC).exists() && dir.join(CHECKPOINT).join(SPEC).exists() {
+            return Err(ErrorKind::Run(CHECKPOINT)).at(dir);
+        }
         let spec = Spec::read(&dir.join(SPEC))?;
         let path = dir.join(MODEL);
         let (spec, (parameters, _), golden) = if spec.files.is_empty() {

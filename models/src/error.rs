@@ -23,6 +23,9 @@ pub enum ErrorKind {
     /// A directory lacks a file that its format requires.
     #[error("the file is missing")]
     Missing,
+    /// The folder of a training run, which holds a checkpoint and is none.
+    #[error("this is the folder of a run; its checkpoint is the folder `{0}` in it")]
+    Run(&'static str),
     /// A bundle exported without its parameters is not a checkpoint.
     #[error(
         "this bundle has no parameters beside its graphs; export its checkpoint again, or give the checkpoint"

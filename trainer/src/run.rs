@@ -11,6 +11,7 @@ use crate::objective;
 use crate::optim::Optimizer;
 use crate::parallel::{Batches, Loss, Workers};
 use anyhow::{Context, Result, ensure};
+pub use gradresnet_models::checkpoint::CHECKPOINT;
 use gradresnet_models::{Array, Checkpoint, Provenance, Spec, Tensors, tensors};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -21,8 +22,6 @@ use tch::{Device, Kind, Tensor};
 
 /// Name of the config in a run's folder.
 pub const CONFIG: &str = "config.toml";
-/// Folder of the checkpoint below a run's folder.
-pub const CHECKPOINT: &str = "checkpoint";
 const STATE: &str = "state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// Prefix, in the optimiser's file, of the weights that an average is kept of.

@@ -119,7 +119,7 @@ fn fit_then_eval_then_record() {
 fn average_makes_one_network_of_several_states() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let (data, nothing) = (at("photos"), at("nothing"));
+    let (data, nothing, folder) = (at("photos"), at("nothing"), at("second"));
     photographs(&data);
     let fit = |name: &str, config: &str, from: &[&str]| {
         let path = at(&format!("{name}.toml"));
@@ -178,12 +178,16 @@ fn average_makes_one_network_of_several_states() {
 
     let narrow = fit("narrow", &CONFIG.replace("[1, 70]", "[1, 20]"), &[]);
     let batch = fit("batch", &CONFIG.replace("\"group\"", "\"batch\""), &[]);
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 6] = [
         (&[text(&first)], "name another as well"),
         (&[text(&first), text(&narrow)], "its range of sigma is not that of"),
         (&[text(&first), text(&batch)], "its architecture is not that of"),
         (&[text(&batch), text(&batch)], "has batch norms"),
         (&[text(&first), text(&nothing)], "nothing/spec.json"),
+        (
+            &[text(&first), text(&folder)],
+            "second: this is the folder of a run; its checkpoint is the folder `checkpoint`",
+        ),
     ];
     for (checkpoints, reason) in cases {
         let out = run(&[&["average"], checkpoints, &["-o", text(&at("refused"))]].concat());

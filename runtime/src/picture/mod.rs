@@ -268,6 +268,25 @@ mod tests {
         assert_eq!(Picture::read(&again).unwrap().pixels(), pixels);
     }
 
+    /// Bright pictures are not on another scale, whether grey, with transparency or neither.
+    #[test]
+    fn float_tiff_on_another_scale_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, color) in [("l", ColorType::L8), ("la", ColorType::La8), ("rgb", ColorType::Rgb8)] {
+            let (source, target) = (dir.path().join(format!("{name}.png")), dir.path().join("a.tif"));
+            let bytes = vec![255; 6 * usize::from(color.channel_count())];
+            image::save_buffer(&source, &bytes, 3, 2, color).unwrap();
+            let mut picture = Picture::read(&source).unwrap();
+            picture.map_samples(|_| 3.5);
+            picture.write(&target, &as_format(Format::Tiff32)).unwrap();
+            assert!(Picture::read(&target).is_ok(), "{name}");
+            picture.map_samples(|_| 128.0);
+            picture.write(&target, &as_format(Format::Tiff32)).unwrap();
+            let error = Picture::read(&target).unwrap_err().to_string();
+            assert!(error.contains("0 is black and 1 is white"), "{name}: {error}");
+        }
+    }
+
     #[test]
     fn grey_floats_stay_grey_floats() {
         let dir = tempfile::tempdir().unwrap();

@@ -62,6 +62,12 @@ impl Samples {
         }
     }
 
+    /// The share of samples above `level`, in image units.
+    pub(super) fn share_above(&self, level: f32) -> f64 {
+        let above = (0..self.len()).filter(|&i| self.get(i) > level).count();
+        above as f64 / self.len().max(1) as f64
+    }
+
     /// Makes premultiplied colours straight: divides them by the transparency, the last of the `channels`, where
     /// that is not 0.
     pub(super) fn divide_by_alpha(&mut self, channels: usize) {
