@@ -123,12 +123,12 @@ pub fn evaluate(
         let batch = Prepared::gather(images, &chosen[done..], spec.architecture.stride(), options)?;
         let indices = &chosen[done..done + batch.len];
         let clean = batch.clean.to_device(options.device).to_kind(options.kind);
+        let classes = classified.then(|| classes(images, indices).to_device(options.device));
         if !spec.classes.is_empty() {
             let logits = tch::no_grad(|| net.density(&clean, Phase::Evaluation).logits);
             let logits = logits.context("the network has no class head")?;
             let log_probabilities = logits.log_softmax(1, Kind::Double);
-            if classified {
-                let classes = classes(images, indices).to_device(options.device);
+            if let Some(classes) = &classes {
                 cross_entropy -= sum(&log_probabilities.gather(1, &classes.unsqueeze(1), false));
             }
             let (probabilities, labels) = log_probabilities.exp().max_dim(1, false);
@@ -152,9 +152,8 @@ pub fn evaluate(
             let (clean, unconditional) = (&batch.inside(&clean), denoised(None)?);
             sums.0 += sum(&psnr(&unconditional, clean));
             sums.2 = sums.2.zip(ssim(&unconditional, clean)).map(|(total, ssim)| total + sum(&ssim));
-            if classified {
-                let one_hot = classes(images, indices).one_hot(spec.classes.len() as i64);
-                let one_hot = one_hot.to_kind(options.kind).to_device(options.device);
+            if let Some(classes) = &classes {
+                let one_hot = classes.one_hot(spec.classes.len() as i64).to_kind(options.kind);
                 sums.1 += sum(&psnr(&denoised(Some(&one_hot))?, clean));
             }
         }
