@@ -2,7 +2,7 @@
 
 use super::format::{Format, names};
 use super::metadata::Metadata;
-use super::samples::{Depth, Samples};
+use super::samples::Samples;
 use super::{MAX_PIXELS, Picture, tiff_file};
 use crate::error::{ErrorKind, Result};
 use gradresnet_models::staged;
@@ -18,10 +18,6 @@ use std::path::Path;
 const MAX_JPEG_BYTES: u64 = 4 * MAX_PIXELS as u64;
 /// Most memory that a decoder may take: twice the largest image with float samples and transparency.
 const MAX_DECODER_BYTES: u64 = 32 * MAX_PIXELS as u64;
-
-/// Floats are on another scale, such as 0 to 255, where more than this share of them is above this many times white:
-/// noise and highlights are not.
-const OTHER_SCALE: (f64, f32) = (0.25, 4.0);
 
 const CMYK: &str = "the image is CMYK; convert it to RGB first";
 
@@ -97,12 +93,12 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
     if !samples.all_finite() {
         return Err(ErrorKind::NotFinite("the image").into());
     }
-    let (share, level) = OTHER_SCALE;
-    if samples.depth() == Depth::Float && samples.share_above(level) > share {
-        return Err(refused(format!(
-            "more than a quarter of its samples are above {level}, and in float files 0 is black and 1 is white; divide \
-             them by what stands for white"
-        )));
+    if samples.on_another_scale() {
+        return Err(refused(
+            "more than a quarter of its samples are above 4, and in float files 0 is black and 1 is white; divide them \
+             by what stands for white"
+                .into(),
+        ));
     }
     let (height, width) = samples.turn((height, width), orientation);
     metadata.set_upright();

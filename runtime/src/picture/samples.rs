@@ -62,10 +62,13 @@ impl Samples {
         }
     }
 
-    /// The share of samples above `level`, in image units.
-    pub(super) fn share_above(&self, level: f32) -> f64 {
-        let above = (0..self.len()).filter(|&i| self.get(i) > level).count();
-        above as f64 / self.len().max(1) as f64
+    /// Whether white is not 1 but something like 255: more than a quarter of the floats are above 4, where noise and
+    /// highlights do not bring them.
+    pub(super) fn on_another_scale(&self) -> bool {
+        match self {
+            Samples::Float(v) => 4 * v.iter().filter(|v| **v > 4.0).count() > v.len(),
+            _ => false,
+        }
     }
 
     /// Makes premultiplied colours straight: divides them by the transparency, the last of the `channels`, where
