@@ -15,6 +15,7 @@ pub use gradresnet_models::checkpoint::CHECKPOINT;
 use gradresnet_models::{Array, Checkpoint, Provenance, Spec, Tensors, tensors};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,7 +119,8 @@ impl Run {
     /// Starts a run from random parameters, or from those of a checkpoint. From a checkpoint it goes on
     /// at its step and its CPU time, with the batches and the learning rates that the config has from there on;
     /// the optimiser is new, so the warm-up is done again. Where an average of the weights is kept, the
-    /// checkpoint has only that, and training goes on from it; JEM's samples start anew.
+    /// checkpoint has only that, and training goes on from it; JEM's samples start anew. A denoiser without classes may
+    /// learn those of the data: their head starts from random parameters.
     ///
     /// # Errors
     /// If the data or the checkpoint does not fit the config, or the checkpoint is past its last step.
@@ -151,7 +153,7 @@ impl Run {
                     state.step,
                     config.steps
                 );
-                trained(checkpoint, &spec, place.device)?
+                trained(&with_head(checkpoint, &spec, config.seed), &spec, place.device)?
             }
             None => {
                 let (a, classes) = (&spec.architecture, spec.classes.len());
@@ -383,6 +385,20 @@ impl Run {
         staged.commit(true)?;
         Ok(())
     }
+}
+
+/// The checkpoint with the classes of `spec`, if it has none itself: a random head is all that they need.
+fn with_head<'a>(checkpoint: &'a Checkpoint, spec: &Spec, seed: u64) -> Cow<'a, Checkpoint> {
+    if !checkpoint.spec.classes.is_empty() || spec.classes.is_empty() {
+        return Cow::Borrowed(checkpoint);
+    }
+    let mut grown = checkpoint.clone();
+    grown.spec.classes = spec.classes.clone();
+    let (a, classes) = (&spec.architecture, spec.classes.len());
+    for (name, array) in Network::random(a, classes, seed, Kind::Float, Device::Cpu).to_tensors() {
+        grown.parameters.entry(name).or_insert(array);
+    }
+    Cow::Owned(grown)
 }
 
 /// The network of a checkpoint, which must be of the kind that `spec` describes.

@@ -8,7 +8,7 @@ use common::{ARCHITECTURE, architecture, images, place, steps};
 use gradresnet_models::Checkpoint;
 use gradresnet_train::config::Config;
 use gradresnet_train::fit::fit;
-use gradresnet_train::run::{CHECKPOINT, CONFIG, Run};
+use gradresnet_train::run::{CHECKPOINT, CONFIG, Run, Step};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -218,6 +218,50 @@ fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
     let mut other = from.clone();
     other.spec.classes = vec!["a".into(), "b".into()];
     assert!(start(Some(&other)).unwrap_err().to_string().contains("its classes"));
+}
+
+/// A denoiser goes on as a joint network: its parameters stay, and a head of random ones is all that is new.
+#[test]
+fn a_denoiser_learns_classes_from_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    images(&data);
+    let optimizer = "\n[optimizer]\nadamw = { learning_rate = 4e-3 }\n";
+    let denoising = "[denoising]\nbatch = 2\nsize = 8\nsigma = [1, 70]\n";
+    let classification = "\n[classification]\nbatch = 3\nsize = 8\nsigma = [0, 20]\n";
+    let alone = Config::parse(&without_held_out(&format!("{denoising}{optimizer}"))).unwrap();
+    let joint = format!("{denoising}{classification}{optimizer}");
+    let joint = Config::parse(&without_held_out(&joint)).unwrap();
+    let start = |config: &Config, from| Run::start(config.clone(), place(&data), "test".into(), from);
+    let written = |run: &Run| {
+        run.checkpoint(dir.path()).unwrap();
+        Checkpoint::read(&dir.path().join(CHECKPOINT)).unwrap()
+    };
+
+    let mut run = start(&alone, None).unwrap();
+    steps(&mut run, STOP);
+    let from = written(&run);
+    let denoising_only = steps(&mut run, 1);
+
+    let mut run = start(&joint, Some(&from)).unwrap();
+    assert_eq!(run.steps(), STOP);
+    let mut grown = written(&run);
+    assert_eq!(grown.spec.classes, ["cat", "dog"]);
+    let head = grown.parameters.remove("head.weight").unwrap();
+    assert!(head.to_f64().iter().any(|v| *v != 0.0));
+    assert_eq!(grown.parameters, from.parameters);
+    // The same weights denoise the same batch; what is new is the second term.
+    let both = steps(&mut run, 1);
+    let term = |step: &Step, wanted: &str| step.terms.iter().find(|(name, _)| *name == wanted).unwrap().1;
+    let (found, expected) = (term(&both[0], "denoising"), term(&denoising_only[0], "denoising"));
+    // Rounding in float32: batches may be cut into other parts.
+    assert!((found - expected).abs() < 1e-6 * expected, "{found}, {expected}");
+    assert!(term(&both[0], "classification") > 0.0);
+    assert_ne!(written(&run).parameters["head.weight"], head);
+
+    // Classes are not dropped on the way back.
+    let learnt = written(&run);
+    assert!(start(&alone, Some(&learnt)).unwrap_err().to_string().contains("its classes"));
 }
 
 #[test]
