@@ -2,7 +2,7 @@
 //! Wider Optima and Better Generalization" (arXiv:1803.05407).
 
 use crate::golden::golden;
-use crate::run::THEN;
+use crate::run::then;
 use anyhow::{Context, Result, bail, ensure};
 use gradresnet_models::parameters::{ParameterKind, parameters};
 use gradresnet_models::{Array, Checkpoint, Precision, Spec};
@@ -57,10 +57,7 @@ pub fn average(checkpoints: &[PathBuf], command: &str) -> Result<Checkpoint> {
     });
     let parameters = mean.collect::<Option<_>>().context("a parameter's shape changed")?;
     let mut provenance = spec.provenance.take().unwrap_or_default();
-    provenance.command = match provenance.command.as_str() {
-        "" => command.to_string(),
-        before => format!("{before}{THEN}{command}"),
-    };
+    provenance.command = then(Some(&provenance.command), command);
     provenance.versions.insert("gradresnet-train".into(), env!("CARGO_PKG_VERSION").into());
     spec.provenance = Some(provenance);
     // What was measured, digested and exported is a state and not the mean.

@@ -74,8 +74,8 @@ struct Fit {
     #[arg(short, long)]
     output: PathBuf,
     /// Go on from this checkpoint or bundle, at its step, with a new optimiser: for longer training, or for images of
-    /// your own. The config must have its architecture, and more `steps` than it has. A denoiser without classes may
-    /// learn those of the data
+    /// your own. The config must have its architecture, and more `steps` than it has. A denoiser without classes gains
+    /// those of the data if the config has [classification]
     #[arg(long, value_name = "CHECKPOINT")]
     from: Option<PathBuf>,
     #[command(flatten)]

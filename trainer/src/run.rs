@@ -10,13 +10,14 @@ use crate::nets::{Network, Phase};
 use crate::objective;
 use crate::optim::Optimizer;
 use crate::parallel::{Batches, Loss, Workers};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 pub use gradresnet_models::checkpoint::CHECKPOINT;
+use gradresnet_models::parameters::parameters;
 use gradresnet_models::{Array, Checkpoint, Provenance, Spec, Tensors, tensors};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -27,9 +28,6 @@ const STATE: &str = "state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// Prefix, in the optimiser's file, of the weights that an average is kept of.
 const RAW: &str = "raw.";
-
-/// Separates, in a provenance, what was done to a checkpoint from what was done next.
-pub(crate) const THEN: &str = "; then ";
 
 /// Root mean square of σ·∇log p at the start: from a larger one, training may not leave the plateau at loss 1
 /// (`docs/training.md`).
@@ -70,6 +68,9 @@ pub struct State {
     /// What the checkpoint that it began from was trained on, in words.
     #[serde(default)]
     pub data_before: Option<String>,
+    /// The command that made the checkpoint it began from.
+    #[serde(default)]
+    pub command_before: Option<String>,
     /// CPU time so far, in seconds.
     pub cpu_seconds: f64,
     /// The images that it began with; absent if an earlier version wrote the state.
@@ -119,8 +120,8 @@ impl Run {
     /// Starts a run from random parameters, or from those of a checkpoint. From a checkpoint it goes on
     /// at its step and its CPU time, with the batches and the learning rates that the config has from there on;
     /// the optimiser is new, so the warm-up is done again. Where an average of the weights is kept, the
-    /// checkpoint has only that, and training goes on from it; JEM's samples start anew. A denoiser without classes may
-    /// learn those of the data: their head starts from random parameters.
+    /// checkpoint has only that, and training goes on from it; JEM's samples start anew. A denoiser without classes gains
+    /// those that the config trains, with a head of zeros; a classifier without an energy may learn one.
     ///
     /// # Errors
     /// If the data or the checkpoint does not fit the config, or the checkpoint is past its last step.
@@ -135,6 +136,7 @@ impl Run {
             data: place.data.clone(),
             first_step: 0,
             data_before: None,
+            command_before: None,
             cpu_seconds: 0.0,
             images: Some(listing),
             command,
@@ -146,6 +148,7 @@ impl Run {
                     state.first_step = provenance.steps;
                     state.cpu_seconds = provenance.cpu_hours * 3600.0;
                     state.data_before = Some(provenance.data.clone());
+                    state.command_before = Some(provenance.command.clone());
                 }
                 ensure!(
                     state.step < config.steps,
@@ -153,19 +156,19 @@ impl Run {
                     state.step,
                     config.steps
                 );
-                trained(&with_head(checkpoint, &spec, config.seed), &spec, place.device)?
+                with_classes(checkpoint, &spec, place.device)?
             }
             None => {
                 let (a, classes) = (&spec.architecture, spec.classes.len());
-                let net = Network::random(a, classes, config.seed, Kind::Float, place.device);
-                if let Some(plan) = denoising_plan(&config) {
-                    let batch =
-                        Loader::start(train.clone(), plan, 0, 1).next_batch()?.to_device(place.device);
-                    objective::initialise_gain(&net, &batch, INITIAL_SCORE)?;
-                }
-                net
+                Network::random(a, classes, config.seed, Kind::Float, place.device)
             }
         };
+        if !from.is_some_and(|checkpoint| checkpoint.spec.has_energy())
+            && let Some(plan) = denoising_plan(&config)
+        {
+            let batch = Loader::start(train.clone(), plan, 0, 1).next_batch()?.to_device(place.device);
+            objective::initialise_gain(&net, &batch, INITIAL_SCORE)?;
+        }
         let average = config.optimizer.average.map(|_| net.copy());
         let optimizer = Optimizer::new(config.optimizer.clone(), net.list(), place.device);
         let replay = replay(&config, place.device);
@@ -317,8 +320,9 @@ impl Run {
         let rate = self.config.optimizer.rate(step, first_step, self.config.steps);
         let gradient_norm = self.optimizer.step(&parameters, &gradients, rate, step - first_step);
         if let (Some(average), Some(decay)) = (&self.average, self.config.optimizer.average) {
-            // Early on, the average would remember little but the random start: shorten its memory.
-            let decay = decay.min((1 + step) as f64 / (10 + step) as f64);
+            // Early on, the average would remember little but the start: shorten its memory.
+            let steps = (step - first_step) as f64;
+            let decay = decay.min((1.0 + steps) / (10.0 + steps));
             average.move_towards(&self.net, 1.0 - decay);
         }
         self.state.step += 1;
@@ -356,17 +360,11 @@ impl Run {
         state.cpu_seconds += cpu_seconds() - self.cpu_start;
         let mut spec = self.spec.clone();
         spec.provenance = Some(Provenance {
-            data: match &state.data_before {
-                // Successive legs on the same images are named once.
-                Some(before) if *before == self.config.data => before.clone(),
-                Some(before) if before.ends_with(&format!("{THEN}{}", self.config.data)) => before.clone(),
-                Some(before) => format!("{before}{THEN}{}", self.config.data),
-                None => self.config.data.clone(),
-            },
+            data: then(state.data_before.as_deref(), &self.config.data),
             steps: state.step,
             seed: self.config.seed,
             cpu_hours: (state.cpu_seconds / 36.0).round() / 100.0,
-            command: state.command.clone(),
+            command: then(state.command_before.as_deref(), &state.command),
             versions: BTreeMap::from([("gradresnet-train".into(), env!("CARGO_PKG_VERSION").into())]),
         });
         let parameters = self.published().to_tensors();
@@ -387,35 +385,72 @@ impl Run {
     }
 }
 
-/// The checkpoint with the classes of `spec`, if it has none itself: a random head is all that they need.
-fn with_head<'a>(checkpoint: &'a Checkpoint, spec: &Spec, seed: u64) -> Cow<'a, Checkpoint> {
-    if !checkpoint.spec.classes.is_empty() || spec.classes.is_empty() {
-        return Cow::Borrowed(checkpoint);
+/// What was done to a checkpoint before, and what was done then, for its provenance. The same thing once more is named
+/// once.
+pub(crate) fn then(before: Option<&str>, now: &str) -> String {
+    match before {
+        None | Some("") => now.into(),
+        Some(before) if before == now || before.ends_with(&format!("; then {now}")) => before.into(),
+        Some(before) => format!("{before}; then {now}"),
     }
-    let mut grown = checkpoint.clone();
-    grown.spec.classes = spec.classes.clone();
-    let (a, classes) = (&spec.architecture, spec.classes.len());
-    for (name, array) in Network::random(a, classes, seed, Kind::Float, Device::Cpu).to_tensors() {
-        grown.parameters.entry(name).or_insert(array);
-    }
-    Cow::Owned(grown)
 }
 
 /// The network of a checkpoint, which must be of the kind that `spec` describes.
 fn trained(checkpoint: &Checkpoint, spec: &Spec, device: Device) -> Result<Network> {
+    same_architecture(checkpoint, spec)?;
+    same_classes(&checkpoint.spec.classes, &spec.classes)?;
+    network(spec, &checkpoint.parameters, device)
+}
+
+/// As [`trained`], but a network without classes gains those of `spec`. Their head is of zeros: all classes are as
+/// likely at first, and the first step moves the head alone.
+fn with_classes(checkpoint: &Checkpoint, spec: &Spec, device: Device) -> Result<Network> {
+    if !checkpoint.spec.classes.is_empty() {
+        return trained(checkpoint, spec, device);
+    }
+    same_architecture(checkpoint, spec)?;
+    let mut values = checkpoint.parameters.clone();
+    for p in parameters(&spec.architecture, spec.classes.len()) {
+        if let Entry::Vacant(missing) = values.entry(p.name) {
+            let zeros = Array::f32(&p.shape, vec![0.0; p.shape.iter().product()]);
+            missing.insert(zeros.context("a shape without its elements")?);
+        }
+    }
+    network(spec, &values, device)
+}
+
+fn same_architecture(checkpoint: &Checkpoint, spec: &Spec) -> Result<()> {
     ensure!(
         checkpoint.spec.architecture == spec.architecture,
         "its architecture is not that of the config: {}, not {}",
         serde_json::to_string(&checkpoint.spec.architecture)?,
         serde_json::to_string(&spec.architecture)?
     );
-    ensure!(
-        checkpoint.spec.classes == spec.classes,
-        "its classes are not those of the data: {:?}, not {:?}",
-        checkpoint.spec.classes,
-        spec.classes
-    );
-    network(spec, &checkpoint.parameters, device)
+    Ok(())
+}
+
+/// The classes of a checkpoint against those that the config trains on the data.
+fn same_classes(trained: &[String], wanted: &[String]) -> Result<()> {
+    match (trained.is_empty(), wanted.is_empty()) {
+        (false, true) => {
+            bail!("it has {} classes, and the config trains none: add [classification]", trained.len())
+        }
+        (true, false) => bail!(
+            "it has no classes, and its config does: a new run from it gains them, by `gradresnet-train fit --from`"
+        ),
+        _ => {
+            let difference = trained.iter().zip(wanted).find(|(a, b)| a != b);
+            let first =
+                difference.map(|(a, b)| format!(", `{a}` in place of `{b}` among them")).unwrap_or_default();
+            ensure!(
+                trained == wanted,
+                "its {} classes are not the {} of the data{first}; only a denoiser without classes learns others",
+                trained.len(),
+                wanted.len()
+            );
+            Ok(())
+        }
+    }
 }
 
 fn network(spec: &Spec, values: &Tensors, device: Device) -> Result<Network> {

@@ -151,7 +151,8 @@ fn average_makes_one_network_of_several_states() {
         assert_ne!(mean.golden, b.golden);
         let provenance = mean.spec.provenance.unwrap();
         assert_eq!(provenance.steps, 8);
-        assert!(provenance.command.starts_with("gradresnet-train fit --config second.toml"));
+        let [fit, on] = ["first", "second"].map(|name| format!("gradresnet-train fit --config {name}.toml"));
+        assert!(provenance.command.starts_with(&fit) && provenance.command.contains(&format!("; then {on}")));
         assert!(provenance.command.contains("; then gradresnet-train average checkpoint checkpoint"));
     }
 

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{ARCHITECTURE, architecture, images, place, steps};
-use gradresnet_models::Checkpoint;
+use gradresnet_models::{Array, Checkpoint, Task};
 use gradresnet_train::config::Config;
 use gradresnet_train::fit::fit;
 use gradresnet_train::run::{CHECKPOINT, CONFIG, Run, Step};
@@ -217,51 +217,107 @@ fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
 
     let mut other = from.clone();
     other.spec.classes = vec!["a".into(), "b".into()];
-    assert!(start(Some(&other)).unwrap_err().to_string().contains("its classes"));
+    assert!(start(Some(&other)).unwrap_err().to_string().contains("it has 2 classes"));
 }
 
-/// A denoiser goes on as a joint network: its parameters stay, and a head of random ones is all that is new.
+/// A denoiser goes on as a joint network: its parameters stay, and the head is new.
 #[test]
 fn a_denoiser_learns_classes_from_where_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     images(&data);
-    let optimizer = "\n[optimizer]\nadamw = { learning_rate = 4e-3 }\n";
+    let optimizer = "\n[optimizer]\nadamw = { learning_rate = 4e-3 }\naverage = 0.9995\n";
     let denoising = "[denoising]\nbatch = 2\nsize = 8\nsigma = [1, 70]\n";
     let classification = "\n[classification]\nbatch = 3\nsize = 8\nsigma = [0, 20]\n";
-    let alone = Config::parse(&without_held_out(&format!("{denoising}{optimizer}"))).unwrap();
-    let joint = format!("{denoising}{classification}{optimizer}");
-    let joint = Config::parse(&without_held_out(&joint)).unwrap();
-    let start = |config: &Config, from| Run::start(config.clone(), place(&data), "test".into(), from);
+    let config =
+        |objectives: &str| Config::parse(&without_held_out(&format!("{objectives}{optimizer}"))).unwrap();
+    let (alone, joint) = (config(denoising), config(&format!("{denoising}{classification}")));
+    let start =
+        |config: &Config, command: &str, from| Run::start(config.clone(), place(&data), command.into(), from);
     let written = |run: &Run| {
         run.checkpoint(dir.path()).unwrap();
         Checkpoint::read(&dir.path().join(CHECKPOINT)).unwrap()
     };
 
-    let mut run = start(&alone, None).unwrap();
+    let mut run = start(&alone, "denoise", None).unwrap();
     steps(&mut run, STOP);
     let from = written(&run);
-    let denoising_only = steps(&mut run, 1);
 
-    let mut run = start(&joint, Some(&from)).unwrap();
+    let mut run = start(&joint, "classify", Some(&from)).unwrap();
     assert_eq!(run.steps(), STOP);
     let mut grown = written(&run);
+    assert_eq!((grown.spec.task, grown.spec.image_size), (Task::Joint, Some(8)));
     assert_eq!(grown.spec.classes, ["cat", "dog"]);
+    let provenance = grown.spec.provenance.unwrap();
+    assert_eq!((provenance.data.as_str(), provenance.command.as_str()), ("none", "denoise; then classify"));
     let head = grown.parameters.remove("head.weight").unwrap();
-    assert!(head.to_f64().iter().any(|v| *v != 0.0));
+    assert!(head.to_f64().iter().all(|v| *v == 0.0));
     assert_eq!(grown.parameters, from.parameters);
-    // The same weights denoise the same batch; what is new is the second term.
-    let both = steps(&mut run, 1);
+
     let term = |step: &Step, wanted: &str| step.terms.iter().find(|(name, _)| *name == wanted).unwrap().1;
-    let (found, expected) = (term(&both[0], "denoising"), term(&denoising_only[0], "denoising"));
+    let first = steps(&mut run, 1);
+    // What is published denoises the first batch of both, and of two classes both are as likely.
+    let denoising_only = steps(&mut start(&alone, "denoise", Some(&from)).unwrap(), 1);
+    let (found, expected) = (term(&first[0], "denoising"), term(&denoising_only[0], "denoising"));
     // Rounding in float32: batches may be cut into other parts.
     assert!((found - expected).abs() < 1e-6 * expected, "{found}, {expected}");
-    assert!(term(&both[0], "classification") > 0.0);
-    assert_ne!(written(&run).parameters["head.weight"], head);
+    assert!((term(&first[0], "classification") - 2f64.ln()).abs() < 1e-6);
 
-    // Classes are not dropped on the way back.
-    let learnt = written(&run);
-    assert!(start(&alone, Some(&learnt)).unwrap_err().to_string().contains("its classes"));
+    // The average forgets the head of zeros as fast as that of a new run forgets its start: to a tenth in one step.
+    let published = written(&run);
+    let saved = dir.path().join(CHECKPOINT).join("optimizer.safetensors");
+    let (raw, _) = gradresnet_models::tensors::read(&saved).unwrap();
+    for (mean, raw) in
+        published.parameters["head.weight"].to_f64().iter().zip(raw["raw.head.weight"].to_f64())
+    {
+        assert!(raw != 0.0 && (mean - 0.9 * raw).abs() < 1e-6 * raw.abs(), "{mean}, {raw}");
+    }
+    // Its own state can be resumed exactly.
+    std::fs::write(
+        dir.path().join(CONFIG),
+        without_held_out(&format!("{denoising}{classification}{optimizer}")),
+    )
+    .unwrap();
+    let expected = steps(&mut run, STEPS - STOP - 1);
+    let mut run = Run::resume(dir.path(), |state| place(&state.data)).unwrap();
+    assert_eq!(steps(&mut run, STEPS - STOP - 1), expected);
+
+    // Classes are neither dropped, nor gained by a run that goes on.
+    let error = start(&alone, "denoise", Some(&published)).unwrap_err().to_string();
+    assert!(error.contains("has 2 classes") && error.contains("[classification]"), "{error}");
+    let run = start(&alone, "denoise", None).unwrap();
+    run.checkpoint(dir.path()).unwrap();
+    let error = Run::resume(dir.path(), |state| place(&state.data)).unwrap_err();
+    assert!(format!("{error:#}").contains("fit --from"), "{error:#}");
+}
+
+/// A classifier's log p(y) was never trained, so its score starts as small as a random network's.
+#[test]
+fn a_classifier_learns_to_denoise() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    images(&data);
+    let optimizer = "\n[optimizer]\nadamw = { learning_rate = 4e-3 }\n";
+    let classification = "[classification]\nbatch = 3\nsize = 8\nsigma = [0, 20]\n";
+    let denoising = "\n[denoising]\nbatch = 2\nsize = 8\nsigma = [1, 70]\n";
+    let start = |objectives: &str, from| {
+        let config = Config::parse(&without_held_out(&format!("{objectives}{optimizer}"))).unwrap();
+        Run::start(config, place(&data), "test".into(), from).unwrap()
+    };
+    let mut run = start(classification, None);
+    steps(&mut run, STOP);
+    run.checkpoint(dir.path()).unwrap();
+    let mut from = Checkpoint::read(&dir.path().join(CHECKPOINT)).unwrap();
+    // As after a long training, in which nothing but weight decay and the features move the score.
+    let energy = from.parameters["energy.weight"].to_f64().iter().map(|v| 100.0 * *v as f32).collect();
+    let shape = from.parameters["energy.weight"].shape().to_vec();
+    from.parameters.insert("energy.weight".into(), Array::f32(&shape, energy).unwrap());
+
+    let mut run = start(&format!("{classification}{denoising}"), Some(&from));
+    // At 1 nothing is learnt yet; a score a hundredfold as large would be at thousands.
+    let first = steps(&mut run, 1);
+    let (_, loss) = first[0].terms.iter().find(|(name, _)| *name == "denoising").unwrap();
+    assert!((0.7..1.3).contains(loss), "{loss}");
 }
 
 #[test]
