@@ -316,10 +316,11 @@ impl Config {
             let mut after = 0;
             for (i, change) in d.schedule.iter().enumerate() {
                 let name = format!("denoising.schedule.{i}");
+                // One that `steps` ends before is not reached: a config is tried out with few of them.
                 require(
-                    (after + 1..self.steps).contains(&change.from_step),
+                    change.from_step > after,
                     format!("{name}.from_step"),
-                    format!("must be above {after} and below steps, which is {}", self.steps),
+                    format!("must be above {after}"),
                 )?;
                 after = change.from_step;
                 self.validate_shape(&name, change.batch, change.size)?;
@@ -528,11 +529,6 @@ weight_decay = 0.0
         ),
         (
             "  { from_step = 2, batch = 1, size = 8 },",
-            "  { from_step = 4, batch = 1, size = 8 },",
-            "below steps, which is 4",
-        ),
-        (
-            "  { from_step = 2, batch = 1, size = 8 },",
             "  { from_step = 2, batch = 0, size = 8 },",
             "1 to 65536",
         ),
@@ -564,6 +560,8 @@ weight_decay = 0.0
     #[test]
     fn what_is_wrong_is_refused_with_its_line_and_what_may_stand_there() {
         Config::parse(GOOD).unwrap();
+        // A shape that a short run does not reach is not wrong.
+        Config::parse(&GOOD.replace("from_step = 2,", "from_step = 4,")).unwrap();
         let mut missed = Vec::new();
         for (from, to, expected) in WRONG {
             let line = 1 + GOOD.lines().position(|line| line == *from).expect(from);
