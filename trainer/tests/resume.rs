@@ -220,18 +220,30 @@ fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
     assert!(start(Some(&other)).unwrap_err().to_string().contains("it has 2 classes"));
 }
 
+const DENOISING: &str = "[denoising]\nbatch = 2\nsize = 8\nsigma = [1, 70]\n";
+const CLASSIFICATION: &str = "[classification]\nbatch = 3\nsize = 8\nsigma = [0, 20]\n";
+
+/// The text of a config with these objectives, AdamW and a long average.
+fn averaged(objectives: &[&str]) -> String {
+    let objectives = objectives.concat();
+    without_held_out(&format!(
+        "{objectives}[optimizer]\nadamw = {{ learning_rate = 4e-3 }}\naverage = 0.9995\n"
+    ))
+}
+
+/// One term of a step's loss, without its factor.
+fn term(step: &Step, wanted: &str) -> f64 {
+    step.terms.iter().find(|(name, _)| *name == wanted).unwrap().1
+}
+
 /// A denoiser goes on as a joint network: its parameters stay, and the head is new.
 #[test]
 fn a_denoiser_learns_classes_from_where_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     images(&data);
-    let optimizer = "\n[optimizer]\nadamw = { learning_rate = 4e-3 }\naverage = 0.9995\n";
-    let denoising = "[denoising]\nbatch = 2\nsize = 8\nsigma = [1, 70]\n";
-    let classification = "\n[classification]\nbatch = 3\nsize = 8\nsigma = [0, 20]\n";
-    let config =
-        |objectives: &str| Config::parse(&without_held_out(&format!("{objectives}{optimizer}"))).unwrap();
-    let (alone, joint) = (config(denoising), config(&format!("{denoising}{classification}")));
+    let joint = averaged(&[DENOISING, CLASSIFICATION]);
+    let (alone, both) = (Config::parse(&averaged(&[DENOISING])).unwrap(), Config::parse(&joint).unwrap());
     let start =
         |config: &Config, command: &str, from| Run::start(config.clone(), place(&data), command.into(), from);
     let written = |run: &Run| {
@@ -243,7 +255,7 @@ fn a_denoiser_learns_classes_from_where_it_is() {
     steps(&mut run, STOP);
     let from = written(&run);
 
-    let mut run = start(&joint, "classify", Some(&from)).unwrap();
+    let mut run = start(&both, "classify", Some(&from)).unwrap();
     assert_eq!(run.steps(), STOP);
     let mut grown = written(&run);
     assert_eq!((grown.spec.task, grown.spec.image_size), (Task::Joint, Some(8)));
@@ -254,7 +266,6 @@ fn a_denoiser_learns_classes_from_where_it_is() {
     assert!(head.to_f64().iter().all(|v| *v == 0.0));
     assert_eq!(grown.parameters, from.parameters);
 
-    let term = |step: &Step, wanted: &str| step.terms.iter().find(|(name, _)| *name == wanted).unwrap().1;
     let first = steps(&mut run, 1);
     // What is published denoises the first batch of both, and of two classes both are as likely.
     let denoising_only = steps(&mut start(&alone, "denoise", Some(&from)).unwrap(), 1);
@@ -273,11 +284,7 @@ fn a_denoiser_learns_classes_from_where_it_is() {
         assert!(raw != 0.0 && (mean - 0.9 * raw).abs() < 1e-6 * raw.abs(), "{mean}, {raw}");
     }
     // Its own state can be resumed exactly.
-    std::fs::write(
-        dir.path().join(CONFIG),
-        without_held_out(&format!("{denoising}{classification}{optimizer}")),
-    )
-    .unwrap();
+    std::fs::write(dir.path().join(CONFIG), &joint).unwrap();
     let expected = steps(&mut run, STEPS - STOP - 1);
     let mut run = Run::resume(dir.path(), |state| place(&state.data)).unwrap();
     assert_eq!(steps(&mut run, STEPS - STOP - 1), expected);
@@ -297,14 +304,11 @@ fn a_classifier_learns_to_denoise() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     images(&data);
-    let optimizer = "\n[optimizer]\nadamw = { learning_rate = 4e-3 }\n";
-    let classification = "[classification]\nbatch = 3\nsize = 8\nsigma = [0, 20]\n";
-    let denoising = "\n[denoising]\nbatch = 2\nsize = 8\nsigma = [1, 70]\n";
-    let start = |objectives: &str, from| {
-        let config = Config::parse(&without_held_out(&format!("{objectives}{optimizer}"))).unwrap();
+    let start = |objectives: &[&str], from| {
+        let config = Config::parse(&averaged(objectives)).unwrap();
         Run::start(config, place(&data), "test".into(), from).unwrap()
     };
-    let mut run = start(classification, None);
+    let mut run = start(&[CLASSIFICATION], None);
     steps(&mut run, STOP);
     run.checkpoint(dir.path()).unwrap();
     let mut from = Checkpoint::read(&dir.path().join(CHECKPOINT)).unwrap();
@@ -313,11 +317,10 @@ fn a_classifier_learns_to_denoise() {
     let shape = from.parameters["energy.weight"].shape().to_vec();
     from.parameters.insert("energy.weight".into(), Array::f32(&shape, energy).unwrap());
 
-    let mut run = start(&format!("{classification}{denoising}"), Some(&from));
+    let mut run = start(&[CLASSIFICATION, DENOISING], Some(&from));
     // At 1 nothing is learnt yet; a score a hundredfold as large would be at thousands.
-    let first = steps(&mut run, 1);
-    let (_, loss) = first[0].terms.iter().find(|(name, _)| *name == "denoising").unwrap();
-    assert!((0.7..1.3).contains(loss), "{loss}");
+    let loss = term(&steps(&mut run, 1)[0], "denoising");
+    assert!((0.7..1.3).contains(&loss), "{loss}");
 }
 
 #[test]
