@@ -6,6 +6,7 @@
     python tests/peers.py quality models/zoo/photo CBSD68 --images 10
     python tests/peers.py profile models/zoo/photo
     python tests/peers.py mosaic CBSD68 mosaic.png
+    python tests/peers.py grey CBSD68 grey
 
 `speed`: the same weights as eager PyTorch autograd, through torch.compile, and as make_fx + torch.onnx.export
 in ONNX Runtime, beside `gradresnet bench` on both engines. Each round runs all of them once; the figures are
@@ -18,6 +19,8 @@ a process for each image, with its start, and reads and writes files; theirs is 
 `profile`: ONNX Runtime's time in the denoiser graph by operator, on one thread.
 
 `mosaic`: a large image of parts of photographs, to time tiles with.
+
+`grey`: every fourth image of a folder, in grey.
 """
 
 import argparse
@@ -275,6 +278,14 @@ def mosaic(args):
     whole.save(args.output)
 
 
+def grey(args):
+    from PIL import Image
+
+    args.output.mkdir(exist_ok=True)
+    for path in sorted(args.images_dir.iterdir())[::4]:
+        Image.open(path).convert("L").save(args.output / f"{path.stem}.png")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -305,6 +316,10 @@ def main():
     command.add_argument("output", type=Path)
     command.add_argument("--side", type=int, default=2048)
     command.add_argument("--part", type=int, default=320)
+    command = commands.add_parser("grey")
+    command.set_defaults(run=grey)
+    command.add_argument("images_dir", type=Path)
+    command.add_argument("output", type=Path)
     args = parser.parse_args()
     args.run(args)
 

@@ -41,8 +41,8 @@ pub enum ErrorKind {
         /// `forward` or `denoiser`.
         graph: &'static str,
     },
-    /// log p has no gradient at the images that were tried.
-    #[error("the gradient of log p is zero at every image tried, so the network denoises nothing")]
+    /// log p has no gradient at an image that was tried.
+    #[error("the gradient of log p is zero, so the network denoises nothing; train it")]
     NoGradient,
     /// The denoiser graph is not the gradient of the forward graph.
     #[error(

@@ -150,25 +150,13 @@ fn offsets(bytes: &[u8]) -> Result<External> {
 
 /// The essentials of the spec, so that a graph found alone explains itself.
 fn metadata(spec: &Spec, role: port::Graph) -> Vec<(&'static str, String)> {
-    let classes = serde_json::Value::from(spec.classes.clone()).to_string();
-    let word = |value: serde_json::Result<serde_json::Value>| Some(value.ok()?.as_str()?.to_string());
-    let task = word(serde_json::to_value(spec.task));
-    let precision = word(serde_json::to_value(spec.precision));
     let mut entries = vec![
         ("gradresnet.format", spec.format.to_string()),
         ("gradresnet.graph", role.name().to_string()),
         ("gradresnet.name", spec.name.clone()),
-        ("gradresnet.task", task.unwrap_or_default()),
-        ("gradresnet.classes", classes),
-        ("gradresnet.precision", precision.unwrap_or_default()),
-        ("gradresnet.stride", spec.architecture.stride().to_string()),
-        ("gradresnet.sigma_min", spec.sigma.min.to_string()),
-        ("gradresnet.sigma_max", spec.sigma.max.to_string()),
         ("gradresnet.image", "RGB, NCHW, [0, 1]; height and width multiples of the stride".to_string()),
     ];
-    if let Some(size) = spec.image_size {
-        entries.push(("gradresnet.image_size", size.to_string()));
-    }
+    entries.extend(spec.essentials().into_iter().filter_map(|(key, value)| Some((key, value?))));
     entries
 }
 

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use gradresnet_export::{Options, Report, Weights, export};
+use gradresnet_export::{ErrorKind, Options, Report, Weights, export};
 use gradresnet_models::{Checkpoint, Precision};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -75,11 +76,12 @@ fn main() -> ExitCode {
     ::gradresnet::silence_caught_panics();
     match run(&cli) {
         Ok(report) => {
-            print(&cli, &report);
+            // The bundle is in its place, whether anybody reads this or not.
+            let _ = print(&cli, &report);
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -96,21 +98,27 @@ fn run(cli: &Cli) -> Result<Report> {
         PrecisionArgument::Float16 => Precision::Float16,
     };
     let options = Options { weights, precision, opset: cli.opset, overwrite: cli.overwrite };
-    Ok(export(&checkpoint, &cli.output, &options)?)
+    export(&checkpoint, &cli.output, &options).map_err(|error| match error.kind() {
+        // These name their file.
+        ErrorKind::Models(_) | ErrorKind::Engine(_) => error.into(),
+        _ => anyhow::Error::from(error).context(cli.checkpoint.display().to_string()),
+    })
 }
 
-fn print(cli: &Cli, report: &Report) {
-    println!("{}: {} parameters", cli.output.display(), report.parameters);
+fn print(cli: &Cli, report: &Report) -> std::io::Result<()> {
+    let out = &mut std::io::stdout();
+    writeln!(out, "{}: {} parameters", cli.output.display(), report.parameters)?;
     for (graph, before, after) in &report.operations {
-        println!("{}: {after} operations ({before} before lowering)", graph.file_name());
+        writeln!(out, "{}: {after} operations ({before} before lowering)", graph.file_name())?;
     }
-    println!("golden values: {}", report.golden_source);
+    writeln!(out, "golden values: {}", report.golden_source)?;
     for verified in &report.verified {
         let worst = verified.deviations.first();
         let figure = worst.map(|d| format!("{:.1e} ({}, {} graph)", d.error, d.output, d.graph.name()));
-        println!("{}: worst error {}", verified.engine, figure.unwrap_or_default());
+        writeln!(out, "{}: worst error {}", verified.engine, figure.unwrap_or_default())?;
     }
     for reason in &report.absent {
-        println!("not verified on: {reason}");
+        writeln!(out, "not verified on: {reason}")?;
     }
+    Ok(())
 }

@@ -100,7 +100,9 @@ pub enum ErrorKind {
     #[error("not a regular file; links and folders are refused")]
     NotRegular,
     /// A file's SHA-256 is not the one in the spec.
-    #[error("its SHA-256 is {found}, and spec.json says {expected}: the file was changed or damaged")]
+    #[error(
+        "its SHA-256 is {found}, and spec.json says {expected}: the file was changed or damaged; copy or export the bundle again"
+    )]
     Digest {
         /// Digest of the file.
         found: String,

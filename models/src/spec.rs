@@ -176,6 +176,22 @@ impl Spec {
         text
     }
 
+    /// What decides how a graph is to be called and what its outputs mean, as text by name; `None` where the spec leaves
+    /// it open. Graphs repeat it in their `metadata_props`, so that a change of `spec.json`, which has no digest, is found.
+    pub fn essentials(&self) -> [(&'static str, Option<String>); 7] {
+        // The words of an enum, as in spec.json.
+        let word = |value: serde_json::Result<serde_json::Value>| Some(value.ok()?.as_str()?.to_string());
+        [
+            ("gradresnet.task", word(serde_json::to_value(self.task))),
+            ("gradresnet.classes", Some(serde_json::Value::from(self.classes.clone()).to_string())),
+            ("gradresnet.precision", word(serde_json::to_value(self.precision))),
+            ("gradresnet.stride", Some(self.architecture.stride().to_string())),
+            ("gradresnet.sigma_min", Some(self.sigma.min.to_string())),
+            ("gradresnet.sigma_max", Some(self.sigma.max.to_string())),
+            ("gradresnet.image_size", self.image_size.map(|size| size.to_string())),
+        ]
+    }
+
     /// Checks every field, and the fields against one another.
     ///
     /// # Errors
@@ -202,6 +218,9 @@ impl Spec {
         // Names are printed: an escape sequence in one would reach the terminal.
         if self.classes.iter().any(|c| c.is_empty() || c.chars().any(char::is_control)) {
             return field("classes", "a name is empty or holds a control character");
+        }
+        if self.provenance.as_ref().is_some_and(|p| !(0.0..=1e9).contains(&p.cpu_hours)) {
+            return field("provenance.cpu_hours", "must be 0 to 1e9");
         }
         let provenance = self.provenance.iter().flat_map(|p| [&p.data, &p.command]);
         let metrics = self.metrics.iter().flat_map(|m| [&m.data, &m.metric, &m.command]);

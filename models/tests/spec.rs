@@ -104,6 +104,8 @@ fn every_rule_names_its_field() {
         ("sigma", |s| s.sigma = SigmaRange { min: 0.2, max: 0.1 }),
         ("sigma", |s| s.sigma.max = f64::NAN),
         ("sigma", |s| s.sigma.max = 1001.0),
+        ("provenance.cpu_hours", |s| s.provenance.as_mut().unwrap().cpu_hours = -1.0),
+        ("provenance.cpu_hours", |s| s.provenance.as_mut().unwrap().cpu_hours = 1e306),
         ("metrics", |s| s.metrics[0].value = f64::NAN),
         ("metrics", |s| s.metrics[0].sigma = Some(f64::INFINITY)),
     ];

@@ -165,6 +165,24 @@ mod tests {
         }
     }
 
+    /// The padding of the last tiles is made of the image as it was, whatever has been replaced meanwhile.
+    #[test]
+    fn the_padding_is_that_of_the_original_image() {
+        for (height, width, tile) in [(9, 9, 4), (21, 7, 4), (7, 21, 4), (33, 17, 8)] {
+            let image = Array3::from_shape_fn((3, height, width), |(c, y, x)| (c * 7 + y * 3 + x) as f32);
+            let grid = Tiling::new(tile, Some(0)).unwrap().grid(height, width, 4);
+            let shape = (grid.rows.padded(), grid.columns.padded());
+            let padded = window((height, width), shape, 0..shape.0, 0..shape.1, |c, y, x| image[[c, y, x]]);
+            change(&mut image.clone().view_mut(), &grid, |tile, (top, left)| {
+                for ((c, y, x), value) in tile.indexed_iter() {
+                    assert_eq!(*value, padded[[c, top + y, left + x]], "{height}×{width}, {top}, {left}");
+                }
+                Ok(tile.mapv(|v| -1.0 - v))
+            })
+            .unwrap();
+        }
+    }
+
     #[test]
     fn a_tile_is_told_where_it_lies() {
         for (height, width) in [(70, 50), (50, 70)] {

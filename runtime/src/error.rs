@@ -150,7 +150,11 @@ impl Error {
 
     /// The file or directory it is about.
     pub fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
+        let of_bundle = match &*self.kind {
+            ErrorKind::Bundle(error) => error.path(),
+            _ => None,
+        };
+        self.path.as_deref().or(of_bundle)
     }
 }
 
@@ -182,7 +186,9 @@ impl<T, E: Into<Error>> At<T> for std::result::Result<T, E> {
     fn at(self, path: &Path) -> Result<T> {
         self.map_err(|e| {
             let mut error: Error = e.into();
-            error.path.get_or_insert_with(|| path.to_path_buf());
+            if error.path().is_none() {
+                error.path = Some(path.to_path_buf());
+            }
             error
         })
     }

@@ -13,7 +13,7 @@ use gradresnet_models::{Bundle, Spec};
 use ndarray::{Array2, Array4, ArrayView2, ArrayView4, Axis, s};
 use std::sync::Arc;
 
-/// Largest image that is scored: scores are of whole images, at some 430 bytes per pixel (7 GiB).
+/// Largest image that is scored: scores are of whole images, and one of this size takes `photo` 19 GiB.
 const MAX_WHOLE_PIXELS: usize = 1 << 24;
 
 /// Pictures of at most this many pixels a side are padded to multiples of [`SMALL_STEP`], so that a folder of
@@ -46,10 +46,11 @@ impl Session {
         self.engine.as_ref()
     }
 
-    /// About how many bytes denoising takes for each pixel of an image or tile on this engine, for
-    /// [`Tiling::within`].
-    pub fn bytes_per_pixel(&self) -> u64 {
-        (self.engine.kind().bytes_per_feature() * self.spec().architecture.features_per_pixel()).ceil() as u64
+    /// About how many bytes a graph takes for each pixel of an image or tile on this engine, for [`Tiling::within`] and
+    /// for those who run several images at a time.
+    pub fn bytes_per_pixel(&self, graph: Graph) -> u64 {
+        let feature = self.engine.kind().bytes_per_feature(graph);
+        (feature * self.spec().architecture.features_per_pixel()).ceil() as u64
     }
 
     /// Probabilities p(c|y) `[N,C]` of images `[N,3,H,W]` of any one size.

@@ -26,7 +26,7 @@ impl Tiling {
     /// Images of at most this many pixels are not cut, where the caller does not choose.
     pub const WHOLE: usize = 512 * 512;
 
-    /// Tiles of at most `tile`×`tile` pixels (rounded up to the network's stride; an image is not cut along an
+    /// Tiles of at most `tile`×`tile` pixels (rounded up to the network's stride, and to two of them; an image is not cut along an
     /// axis on which it is no longer than a tile), which share at least `overlap` pixels; by default
     /// [`Tiling::OVERLAP`], and a quarter of small tiles.
     ///
@@ -78,7 +78,9 @@ impl Tiling {
         // A thin image is mostly padding.
         let whole = padded(height, stride).saturating_mul(padded(width, stride)) <= self.whole;
         let axis = |length| {
-            let tile = if whole { length } else { self.tile };
+            // The last tile's padding is reflected from pixels up to two strides away, which must be its own: those of
+            // tiles before it may be replaced already.
+            let tile = if whole { length } else { self.tile.max(2 * stride) };
             Axis::new(length, tile, self.overlap, stride)
         };
         Grid { rows: axis(height), columns: axis(width) }

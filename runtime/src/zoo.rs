@@ -1,9 +1,10 @@
 //! Finding bundles by name.
 //!
 //! A bundle's name is that of its directory. The places, in order: `$GRADRESNET_MODELS`; `models/zoo`
-//! beside the program and in the directories above it; `models/zoo` of the source tree that the program
-//! was built from; the user's data folder (`$XDG_DATA_HOME/gradresnet/models`, or
-//! `~/.local/share/gradresnet/models`). The first place that has the name wins.
+//! beside the program and in the directories above it; the user's data folder
+//! (`$XDG_DATA_HOME/gradresnet/models`, or `~/.local/share/gradresnet/models`); `models/zoo` of the source
+//! tree that the program was built from. The first place that has a directory of the name wins, sound or not:
+//! a damaged model must not be passed over for another.
 
 use crate::error::{At, ErrorKind, Result};
 use gradresnet_models::{Bundle, checkpoint::SPEC};
@@ -26,10 +27,10 @@ pub fn places() -> Vec<PathBuf> {
     if let Ok(program) = std::env::current_exe() {
         places.extend(program.ancestors().skip(1).take(ANCESTORS).map(|dir| dir.join("models/zoo")));
     }
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
-    places.extend(source.parent().map(|root| root.join("models/zoo")));
     let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
     places.extend(data.map(|dir| dir.join("gradresnet/models")));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    places.extend(source.parent().map(|root| root.join("models/zoo")));
     let mut seen = std::collections::HashSet::new();
     places.retain(|place| seen.insert(place.clone()));
     places
@@ -58,8 +59,9 @@ pub fn find(name: &str) -> Result<Bundle> {
     }
     check_variable()?;
     let places = places();
-    match places.iter().map(|place| place.join(name)).find(|dir| dir.join(SPEC).is_file()) {
-        Some(dir) if !name.is_empty() => Ok(Bundle::open(&dir)?),
+    match places.iter().map(|place| place.join(name)).find(|dir| dir.is_dir()) {
+        // Neither empty nor `.` nor `..`.
+        Some(dir) if Path::new(name).file_name().is_some() => Ok(Bundle::open(&dir)?),
         _ => {
             let existing: Vec<String> =
                 places.iter().filter(|p| p.is_dir()).map(|p| p.display().to_string()).collect();
@@ -97,9 +99,11 @@ pub fn list() -> Result<Vec<(PathBuf, Result<Bundle>)>> {
         dirs.sort();
         for dir in dirs {
             let hidden = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
-            if dir.join(SPEC).is_file()
+            // Another folder hides what has its name in a later place, as it does from `find`.
+            if dir.is_dir()
                 && let Some(name) = dir.file_name().filter(|name| !hidden(name))
                 && seen.insert(name.to_os_string())
+                && dir.join(SPEC).symlink_metadata().is_ok()
             {
                 let bundle = Bundle::open(&dir).map_err(Into::into);
                 found.push((dir, bundle));

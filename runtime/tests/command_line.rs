@@ -189,7 +189,7 @@ fn levels_are_in_8_bit_units_and_energies_those_of_the_library() {
 }
 
 #[test]
-fn models_are_found_by_the_variable_first_and_in_the_data_folder_last() {
+fn a_model_is_the_first_folder_of_its_name() {
     let dir = folder("places");
     let place = |folder: &str, source: &str| {
         std::fs::create_dir_all(dir.join(folder)).unwrap();
@@ -212,6 +212,15 @@ fn models_are_found_by_the_variable_first_and_in_the_data_folder_last() {
         let text = info(name);
         assert_eq!(text.lines().next().unwrap().split_whitespace().last(), Some(model), "{name}: {text}");
     }
+    // One that is damaged is not passed over for another of its name, by `verify` least of all.
+    std::fs::remove_file(dir.join("models/photo/spec.json")).unwrap();
+    for args in [&["info", "photo"][..], &["verify", "photo"]] {
+        let mut command = program();
+        command.env("GRADRESNET_MODELS", dir.join("models")).env("XDG_DATA_HOME", dir.join("data"));
+        let output = command.args(args).output().unwrap();
+        assert!(!output.status.success() && output.stdout.is_empty(), "{args:?}");
+        assert!(stderr(&output).contains("models/photo/spec.json"), "{args:?}: {}", stderr(&output));
+    }
 }
 
 #[test]
@@ -229,7 +238,8 @@ fn a_changed_byte_of_a_model_is_found() {
         std::fs::write(dir.join(file), changed).unwrap();
         let output = run(&["verify", &dir.display().to_string()]);
         assert_eq!(output.status.code(), Some(2));
-        assert!(stderr(&output).contains(file), "{}", stderr(&output));
+        let text = stderr(&output);
+        assert!(text.contains(&format!("{file}: its SHA-256")) && !text.contains("forward.onnx"), "{text}");
         // Nor is it run.
         let model = dir.display().to_string();
         let out = dir.join("out").display().to_string();
@@ -268,7 +278,12 @@ fn help_and_what_ships() {
         let output = run(args);
         assert!(output.status.success() && !output.stdout.is_empty(), "{args:?}: {}", stderr(&output));
     }
-    assert!(run(&["verify", "photo"]).status.success());
+    let verify = program().env_remove("ORT_DYLIB_PATH").args(["verify", "photo"]).output().unwrap();
+    assert!(verify.status.success(), "{}", stderr(&verify));
+    // Whoever names a library wants it checked.
+    let verify = run(&["verify", "photo"]);
+    assert_eq!(verify.status.code(), Some(2));
+    assert!(stderr(&verify).contains("error: ONNX Runtime") || stderr(&verify).contains("libonnxruntime"));
 }
 
 /// What a model is for, without what it is not for.

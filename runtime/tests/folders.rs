@@ -295,6 +295,9 @@ fn a_report_replaces_nothing_unasked() {
     let run = |extra: &[&str], report: &str| {
         denoise(&dir, &[&["in", "-o", "out", "--report", report, "--sigma", "20"], extra].concat())
     };
+    // In a folder that is yet to be made, too.
+    assert!(run(&[], "out/reports/r.jsonl").status.success());
+    std::fs::remove_dir_all(dir.join("out")).unwrap();
     assert!(run(&[], "r.jsonl").status.success());
     let first = std::fs::read_to_string(dir.join("r.jsonl")).unwrap();
     let again = run(&[], "r.jsonl");
@@ -577,4 +580,68 @@ fn names_with_escape_sequences_are_told_escaped() {
     let output = denoise(&dir, &["in", "-o", "out"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(!stderr(&output).contains('\x1b') && stderr(&output).contains("[31m.png"), "{}", stderr(&output));
+    // On stdout too, where a line's end in a name would make two lines of one.
+    save(&part(0), &dir.join("in/\x1b[31m.png"));
+    save(&part(0), &dir.join("in/a\n1.0  b.png"));
+    for args in [&["noise", "in"][..], &["psnr", "in", "in"], &["denoise", "in", "-o", "out", "--dry-run"]] {
+        let output = program().current_dir(&dir).args(args).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && !text.contains('\x1b') && text.contains("[31m.png"), "{text}");
+        assert!(text.lines().count() <= 3 && text.contains("\\n1.0  b.png"), "{text}");
+    }
+    let json = program().current_dir(&dir).args(["noise", "in", "--json"]).output().unwrap();
+    let json = String::from_utf8(json.stdout).unwrap();
+    let paths: Vec<String> = json
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["path"].as_str().unwrap().into())
+        .collect();
+    assert_eq!(paths, ["in/\x1b[31m.png", "in/a\n1.0  b.png"]);
+}
+
+/// Nobody reads what the program says while it works: the work goes on.
+#[test]
+fn a_terminal_that_goes_away_costs_no_image() {
+    let dir = folder("unheard");
+    for i in 0..3 {
+        save(&part(0), &dir.join(format!("in/{i}.png")));
+    }
+    std::fs::write(dir.join("in/3.png"), "no image").unwrap();
+    let mut run = program()
+        .current_dir(&dir)
+        .args(["denoise", "in", "--in-place", "--report", "r.jsonl", "--sigma", "20"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(run.stderr.take());
+    assert_eq!(run.wait().unwrap().code(), Some(2));
+    let done = report(&dir.join("r.jsonl"))
+        .iter()
+        .filter(|line| line["output"].is_string() && line["error"].is_null())
+        .count();
+    assert_eq!(done, 3);
+}
+
+#[test]
+fn outputs_are_measured_against_the_references_of_their_names() {
+    let dir = folder("references");
+    save(&part(0), &dir.join("out/a.png"));
+    save(&part(0), &dir.join("out/b.png"));
+    save(&part(0), &dir.join("clean/a.png"));
+    // The same name with another extension: the whole name counts first.
+    std::fs::write(dir.join("clean/a.jpg"), "no image").unwrap();
+    let psnr = |extra: &[&str]| {
+        program().current_dir(&dir).args([&["psnr", "out", "clean"], extra].concat()).output().unwrap()
+    };
+    std::fs::copy(dir.join("clean/a.png"), dir.join("clean/b.bmp")).unwrap();
+    let output = psnr(&["--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let last: serde_json::Value =
+        serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap();
+    assert_eq!((&last["files"], &last["unused"]), (&serde_json::json!(2), &serde_json::json!(1)));
+    assert!(stderr(&output).contains("references without an image: 1 of 3"), "{}", stderr(&output));
+    // Which of two is not guessed.
+    std::fs::copy(dir.join("clean/a.png"), dir.join("clean/b.tif")).unwrap();
+    let output = psnr(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("could both be its reference"), "{}", stderr(&output));
 }

@@ -3,7 +3,7 @@
 use gradresnet::ErrorKind;
 use gradresnet::engine::{self, Device, EngineKind, Shape};
 use gradresnet_export::{Options, Weights};
-use gradresnet_models::{Bundle, Spec};
+use gradresnet_models::{Bundle, Spec, Task};
 use gradresnet_tests::cases::variants;
 use prost::Message;
 use std::path::Path;
@@ -123,6 +123,35 @@ fn a_graph_that_breaks_the_contract_is_refused_with_the_reason() {
     for (reason, change) in rules {
         refused(Weights::Inline, reason, change);
     }
+}
+
+/// spec.json has no digest, and says what the outputs mean: the graphs say it too.
+#[test]
+fn a_spec_that_says_another_thing_than_the_graphs_is_refused() {
+    let changes: [(&str, fn(&mut Spec)); 5] = [
+        ("gradresnet.task", |s| s.task = Task::Denoising),
+        ("gradresnet.classes", |s| s.classes.swap(0, 1)),
+        ("gradresnet.sigma_min", |s| s.sigma.min = 0.001),
+        ("gradresnet.sigma_max", |s| s.sigma.max *= 2.0),
+        ("gradresnet.image_size", |s| s.image_size = s.image_size.map_or(Some(64), |_| None)),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("bundle");
+    export(&bundle, Weights::Inline);
+    verify(&bundle).unwrap();
+    let sound = Bundle::open(&bundle).unwrap().spec().clone();
+    for (key, change) in changes {
+        let mut spec = sound.clone();
+        change(&mut spec);
+        spec.validate().unwrap();
+        std::fs::write(bundle.join("spec.json"), spec.to_json()).unwrap();
+        let error = verify(&bundle).unwrap_err();
+        assert!(error.contains(key) && error.contains("spec.json"), "{key}: {error}");
+    }
+    // What does not change a result may change.
+    let spec = Spec { metrics: Vec::new(), provenance: None, ..sound };
+    std::fs::write(bundle.join("spec.json"), spec.to_json()).unwrap();
+    verify(&bundle).unwrap();
 }
 
 #[test]

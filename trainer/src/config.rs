@@ -15,6 +15,8 @@ use tch::Kind;
 
 /// Most values in the buffer of [`Jem`].
 const MAX_BUFFER: usize = 1 << 28;
+/// Largest batch, in float32 values: 1 GiB.
+const MAX_BATCH_VALUES: usize = 1 << 28;
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -361,6 +363,11 @@ impl Config {
             (1..=most).contains(&size) && size.is_multiple_of(stride),
             format!("{name}.size"),
             format!("must be a multiple of the network's stride, {stride}, up to {most}"),
+        )?;
+        require(
+            batch * 3 * size * size <= MAX_BATCH_VALUES,
+            format!("{name}.size"),
+            format!("batch · 3 · size² must be at most {MAX_BATCH_VALUES}, which is 1 GiB"),
         )
     }
 
@@ -377,10 +384,12 @@ impl Config {
 
     /// The spec of the model that this run trains, on data with these classes.
     pub fn spec(&self, classes: Vec<String>) -> Spec {
-        let range = match (&self.denoising, &self.classification) {
-            (Some(d), _) => d.sigma,
-            (None, Some(c)) => c.sigma,
-            (None, None) => NoiseLevel { min: 0.0, max: 0.0 },
+        // Of the term that makes it a denoiser, if there is one.
+        let range = match (&self.denoising, &self.jem, &self.classification) {
+            (Some(d), ..) => d.sigma,
+            (_, Some(j), _) => j.sigma,
+            (.., Some(c)) => c.sigma,
+            (None, None, None) => NoiseLevel { min: 0.0, max: 0.0 },
         };
         Spec {
             format: FORMAT,
@@ -502,6 +511,7 @@ weight_decay = 0.0
         ("centre = 0.5", "centre = nan", "at most 1000"),
         ("scale = 4.0", "scale = 0.0", "above 0 and at most 1000"),
         ("batch = 2", "batch = 0", "denoising.batch: must be 1 to 65536"),
+        ("size = 8", "size = 8192", "denoising.size: batch · 3 · size² must be at most 268435456"),
         ("size = 8", "size = 7", "a multiple of the network's stride, 2, up to 8192"),
         ("data = \"stripes\"", "data = \"a\\tb\"", "must be one line of text"),
         ("sigma = [1, 70]", "sigma = [70, 1]", "0 ≤ min ≤ max ≤ 10000"),

@@ -1,28 +1,47 @@
 //! Where tensors live, `cpu` or `cuda:N`, checked before anything starts there, and the precision that suits it.
 
 use crate::config::Precision;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use tch::{Cuda, Device};
 
 /// The arguments that say where to compute.
 #[derive(Args, Debug)]
 pub struct Machine {
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu", value_parser = parse_or_why)]
-    device: Device,
-    /// Threads of the computation [default: one per core]
+    /// Where to compute: cpu, cuda or cuda:N [default: cpu; for a run that is resumed, as before]
+    #[arg(long, value_parser = parse_or_why)]
+    device: Option<Device>,
+    /// Threads of the computation [default: one per core; for a run that is resumed, as before]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
 
 impl Machine {
-    /// Sets the number of threads that the computation has and returns the device.
-    pub fn prepare(&self) -> Device {
+    /// Sets the number of threads that the computation has. Returns the device, and the threads if they were chosen.
+    pub fn prepare(&self) -> (Device, Option<u16>) {
         if let Some(threads) = self.threads {
             tch::set_num_threads(i32::from(threads));
         }
-        self.device
+        (self.device.unwrap_or(Device::Cpu), self.threads)
+    }
+
+    /// As [`Machine::prepare`], with the device, as by [`name`], and the threads of before where the arguments name none.
+    ///
+    /// # Errors
+    /// If that device is not there.
+    pub fn prepare_as(&self, device: Option<&str>, threads: Option<u16>) -> Result<(Device, Option<u16>)> {
+        let before =
+            || device.map(parse).transpose().context("the run computed there; --device names another");
+        let device = if self.device.is_some() { self.device } else { before()? };
+        Ok(Machine { device, threads: self.threads.or(threads) }.prepare())
+    }
+}
+
+/// What [`parse`] makes this device of.
+pub fn name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".into(),
     }
 }
 
@@ -85,6 +104,19 @@ mod tests {
     fn a_precision_stays_where_the_processor_is_no_hindrance() {
         assert_eq!(precision_on(Device::Cpu, Precision::Float32), Precision::Float32);
         assert_eq!(precision_on(Device::Cuda(0), Precision::BFloat16), Precision::BFloat16);
+    }
+
+    #[test]
+    fn a_run_goes_on_where_it_was_unless_told_otherwise() {
+        let machine = |threads| Machine { device: None, threads };
+        assert_eq!(machine(None).prepare_as(Some("cpu"), Some(1)).unwrap(), (Device::Cpu, Some(1)));
+        assert_eq!(machine(Some(2)).prepare_as(Some("cpu"), Some(1)).unwrap(), (Device::Cpu, Some(2)));
+        // Not silently on the processor.
+        let error = machine(None).prepare_as(Some("cuda:999"), None).unwrap_err();
+        assert!(format!("{error:#}").contains("--device"), "{error:#}");
+        let elsewhere = Machine { device: Some(Device::Cpu), threads: None };
+        assert_eq!(elsewhere.prepare_as(Some("cuda:999"), None).unwrap(), (Device::Cpu, None));
+        assert_eq!([name(Device::Cpu), name(Device::Cuda(1))], ["cpu", "cuda:1"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A run that a person watches: progress, metrics, validation, checkpoints, and a clean stop.
 
+use crate::console::note;
 use crate::evaluate::Evaluation;
 use crate::metrics::Metrics;
 use crate::run::{Run, Step};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
 
 /// Takes the steps that are left of `run` and keeps its folder up to date: a line of metrics per step,
-/// regular validations, a checkpoint every five minutes and at the end. When `stop` becomes true it writes
+/// regular validations, a checkpoint every five minutes, before each of those and at the end. When `stop` becomes true it writes
 /// a checkpoint and ends.
 ///
 /// # Errors
@@ -61,7 +62,7 @@ pub fn fit(run: &mut Run, dir: &Path, stop: &AtomicBool) -> Result<()> {
 /// Above the bar on a terminal, a plain line elsewhere.
 fn say(bar: &ProgressBar, line: String) {
     if bar.is_hidden() {
-        eprintln!("{line}");
+        note(line);
     } else {
         bar.println(line);
     }

@@ -55,12 +55,13 @@ struct Inputs {
 impl Inputs {
     fn new(spec: &Spec, [batch, height, width]: [usize; 3], seed: u64) -> Inputs {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let range = spec.sigma;
+        // A classifier may be trained without noise.
+        let (min, max) = (spec.sigma.min, spec.sigma.max.max(0.05));
         let mut noisy = Vec::with_capacity(batch * 3 * height * width);
         let mut sigmas = Vec::with_capacity(batch);
         for _ in 0..batch {
             // Away from 0, where D(y) − y vanishes and no relative error can be told.
-            let sigma = range.min + (range.max - range.min) * rng.random_range(0.3..0.9);
+            let sigma = min + (max - min) * rng.random_range(0.3..0.9);
             let (angle, frequency) = (rng.random_range(0.0..6.3f64), rng.random_range(0.1..0.8));
             let edge = rng.random_range(0.2..0.8) * width as f64;
             for channel in 0..3 {

@@ -73,6 +73,7 @@ impl Replay {
     /// If they are missing or of another shape.
     pub fn load(&mut self, tensors: &Tensors) -> Result<()> {
         let array: &Array = tensors.get(SAMPLES).with_context(|| format!("tensor `{SAMPLES}` is missing"))?;
+        ensure!(array.as_f32().is_some() && array.is_finite(), "tensor `{SAMPLES}` is not finite float32");
         let saved = from_array(array).to_device(self.samples.device());
         ensure!(saved.size() == self.samples.size(), "tensor `{SAMPLES}` has shape {:?}", saved.size());
         self.samples = saved;

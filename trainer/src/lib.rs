@@ -10,6 +10,7 @@
 
 pub mod average;
 pub mod config;
+pub mod console;
 pub mod convert;
 pub mod data;
 pub mod device;

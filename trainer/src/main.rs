@@ -2,12 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
-use gradresnet_models::{Checkpoint, Measurement, checkpoint, staged};
+use gradresnet_models::{Checkpoint, Measurement, Spec, checkpoint, staged};
 use gradresnet_train::config::Config;
+use gradresnet_train::console::{line, note};
 use gradresnet_train::data::{Images, Split};
 use gradresnet_train::device::Machine;
 use gradresnet_train::evaluate::{self, Evaluation, Prediction, evaluate, rounded_down};
 use gradresnet_train::fit::{fit, summary};
+use gradresnet_train::metrics::METRICS;
 use gradresnet_train::nets::Network;
 use gradresnet_train::run::{CHECKPOINT, CONFIG, Place, Run};
 use gradresnet_train::study::{self, subject::bounded};
@@ -166,7 +168,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -201,8 +203,10 @@ fn start(args: Fit) -> Result<()> {
         "{}: there already, without a run's config; remove it, or choose another folder",
         checkpoint.display()
     );
-    let device = args.machine.prepare();
-    let place = Place { data: args.data.clone(), device, loader_threads: loader_threads(device) };
+    let metrics = args.output.join(METRICS);
+    ensure!(!metrics.exists(), "{}: there already, without a run's config; move it away", metrics.display());
+    let (device, threads) = args.machine.prepare();
+    let place = Place { data: args.data.clone(), device, threads, loader_threads: loader_threads(device) };
     let mut command = format!(
         "gradresnet-train fit --config {} --data {}",
         portable(&args.config).display(),
@@ -229,11 +233,10 @@ fn portable(path: &Path) -> &Path {
 }
 
 fn resume(args: Resume) -> Result<()> {
-    let device = args.machine.prepare();
-    let mut run = Run::resume(&args.run, |state| Place {
-        data: args.data.unwrap_or_else(|| state.data.clone()),
-        device,
-        loader_threads: loader_threads(device),
+    let mut run = Run::resume(&args.run, |state| {
+        let (device, threads) = args.machine.prepare_as(state.device.as_deref(), state.threads)?;
+        let data = args.data.unwrap_or_else(|| state.data.clone());
+        Ok(Place { data, device, threads, loader_threads: loader_threads(device) })
     })?;
     watch(&mut run, &args.run)
 }
@@ -244,12 +247,12 @@ fn watch(run: &mut Run, dir: &Path) -> Result<()> {
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("signals cannot be caught")?;
     let parameters: usize = run.published().list().iter().map(|p| p.len()).sum();
     let (at, total) = (run.steps(), run.config().steps);
-    eprintln!("{}: {parameters} parameters, step {at} of {total}", run.config().name);
+    note(format_args!("{}: {parameters} parameters, step {at} of {total}", run.config().name));
     if run.precision() != run.config().precision {
-        eprintln!("note: this processor has no bfloat16 instructions, so convolutions compute in float32");
+        note("note: this processor has no bfloat16 instructions, so convolutions compute in float32");
     }
     fit(run, dir, &stop)?;
-    eprintln!("checkpoint: {}", dir.join(CHECKPOINT).display());
+    note(format_args!("checkpoint: {}", dir.join(CHECKPOINT).display()));
     Ok(())
 }
 
@@ -261,7 +264,7 @@ fn average(args: &Average) -> Result<()> {
     }
     let checkpoint = gradresnet_train::average::average(&args.checkpoints, &command)?;
     checkpoint.stage(&args.output)?.commit(false)?;
-    eprintln!("checkpoint: {}", args.output.display());
+    note(format_args!("checkpoint: {}", args.output.display()));
     Ok(())
 }
 
@@ -270,7 +273,7 @@ fn eval(args: Eval) -> Result<()> {
     if let Some(path) = &args.predictions {
         ensure!(!path.exists(), "{}: exists already; name another file", path.display());
     }
-    let device = args.machine.prepare();
+    let (device, _) = args.machine.prepare();
     let Checkpoint { spec, parameters, .. } = Checkpoint::read(&args.checkpoint)?;
     let images = match args.held_out {
         None => Images::open(&args.data, Split::Test)?,
@@ -306,13 +309,14 @@ fn eval(args: Eval) -> Result<()> {
         let lines = json_lines(&predictions)?;
         staged::write_with(path, false, |file| anyhow::Ok(file.write_all(lines.as_bytes())?))?;
     }
-    if args.json {
-        println!("{}", serde_json::to_string(&evaluation)?);
-    } else {
-        println!("{}", summary(&evaluation));
-    }
+    // Before anything is printed, which may fail.
     if let Some(name) = &args.record {
-        record(&args, name, &evaluation)?;
+        record(&args, name, &spec, &evaluation)?;
+    }
+    if args.json {
+        line(serde_json::to_string(&evaluation)?);
+    } else {
+        line(summary(&evaluation));
     }
     Ok(())
 }
@@ -322,8 +326,9 @@ fn json_lines(predictions: &[Prediction]) -> Result<String> {
     lines.collect()
 }
 
-/// Replaces the checkpoint's figures on the data set `name`.
-fn record(args: &Eval, name: &str, evaluation: &Evaluation) -> Result<()> {
+/// Replaces the figures on the data set `name` in the spec of the checkpoint, if that is still the one that was
+/// `measured`.
+fn record(args: &Eval, name: &str, measured: &Spec, evaluation: &Evaluation) -> Result<()> {
     let path = args.checkpoint.join(checkpoint::SPEC);
     let option = |name, value: Option<String>| value.map(|v| format!(" {name} {v}")).unwrap_or_default();
     let limit = option("--limit", args.limit.map(|l| l.to_string()));
@@ -332,7 +337,12 @@ fn record(args: &Eval, name: &str, evaluation: &Evaluation) -> Result<()> {
     let sigmas = args.sigma.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
     let sigma = if sigmas == SIGMAS { String::new() } else { format!(" --sigma {sigmas}") };
     let command = format!("gradresnet-train eval CHECKPOINT --data {data}{held_out}{sigma}{limit}");
-    let mut spec = gradresnet_models::Spec::read(&path)?;
+    let mut spec = Spec::read(&path)?;
+    ensure!(
+        Spec { metrics: measured.metrics.clone(), ..spec.clone() } == *measured,
+        "{}: the checkpoint was replaced while it was measured, perhaps by its run; measure a copy of it",
+        path.display()
+    );
     spec.metrics.retain(|m| m.data != name);
     let figure = |metric: &str, sigma, value: f64| Measurement {
         data: name.to_string(),

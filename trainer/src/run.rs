@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Precision};
 use crate::data::{BatchPlan, Images, Listing, Loader, Shape, Shapes, Split};
-use crate::device::precision_on;
+use crate::device::{name, precision_on};
 use crate::evaluate::{Evaluation, Options, evaluate};
 use crate::golden::golden;
 use crate::jem::Replay;
@@ -12,6 +12,7 @@ use crate::optim::Optimizer;
 use crate::parallel::{Batches, Loss, Workers};
 use anyhow::{Context, Result, bail, ensure};
 pub use gradresnet_models::checkpoint::CHECKPOINT;
+use gradresnet_models::checkpoint::check_parameters;
 use gradresnet_models::parameters::parameters;
 use gradresnet_models::{Array, Checkpoint, Provenance, Spec, Tensors, tensors};
 use rustix::time::{ClockId, clock_gettime};
@@ -50,6 +51,8 @@ pub struct Place {
     pub data: PathBuf,
     /// Device of the network.
     pub device: Device,
+    /// Threads of the computation, if they were chosen; kept for `resume`.
+    pub threads: Option<u16>,
     /// Threads that decode and augment, for each objective.
     pub loader_threads: usize,
 }
@@ -76,6 +79,12 @@ pub struct State {
     /// The images that it began with; absent if an earlier version wrote the state.
     #[serde(default)]
     pub images: Option<Listing>,
+    /// Where it computes; absent if an earlier version wrote the state.
+    #[serde(default)]
+    pub device: Option<String>,
+    /// With how many threads, if they were chosen.
+    #[serde(default)]
+    pub threads: Option<u16>,
     /// The command that started the run.
     pub command: String,
 }
@@ -139,6 +148,8 @@ impl Run {
             command_before: None,
             cpu_seconds: 0.0,
             images: Some(listing),
+            device: Some(name(place.device)),
+            threads: place.threads,
             command,
         };
         let net = match from {
@@ -175,7 +186,7 @@ impl Run {
         Run::assemble(config, spec, place, state, (net, average, optimizer, replay), (train, held_out))
     }
 
-    /// Goes on from the checkpoint in a run's folder. `place` may overrule where the data is.
+    /// Goes on from the checkpoint in a run's folder. `place` may overrule where the data is, and where to compute.
     ///
     /// The steps that follow are those of an uninterrupted run, bit for bit, if the device, the processor, the number
     /// of threads and libtorch are the same.
@@ -183,18 +194,19 @@ impl Run {
     /// # Errors
     /// If there is no checkpoint, it does not fit the run's config or the data, or the images are not those that the
     /// run began with.
-    pub fn resume(dir: &Path, place: impl FnOnce(&State) -> Place) -> Result<Run> {
+    pub fn resume(dir: &Path, place: impl FnOnce(&State) -> Result<Place>) -> Result<Run> {
         let config = Config::read(&dir.join(CONFIG))?;
         let folder = dir.join(CHECKPOINT);
         let path = folder.join(STATE);
         let text = std::fs::read(&path)
             .with_context(|| format!("{}: no checkpoint of an unfinished run", path.display()))?;
-        let state: State = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+        let mut state: State = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
         let checkpoint = Checkpoint::read(&folder)?;
         let path = folder.join(OPTIMIZER);
         let (saved, _) = tensors::read(&path)?;
 
-        let place = place(&state);
+        let place = place(&state)?;
+        (state.device, state.threads) = (Some(name(place.device)), place.threads);
         let images = Images::open(&place.data, Split::Train)
             .context("the training images of this run; if they have moved, say where with --data")?;
         if let Some(listing) = &state.images {
@@ -217,6 +229,7 @@ impl Run {
                     Some((name.strip_prefix(RAW)?.to_string(), array.clone()))
                 };
                 let raw = saved.iter().filter_map(raw).collect();
+                check_parameters(&spec, &raw).with_context(|| path.display().to_string())?;
                 let net = network(&spec, &raw, place.device).context(path.display().to_string())?;
                 (net, Some(published))
             }

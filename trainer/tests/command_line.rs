@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn run(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gradresnet-train")).args(args).output().unwrap()
@@ -70,7 +70,10 @@ fn fit_then_eval_then_record() {
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stderr).contains("resume"));
     // A finished run has nothing left to do.
-    assert!(run(&["resume", text(&run_dir), "--threads", "1"]).status.success());
+    assert!(run(&["resume", text(&run_dir)]).status.success());
+    let state = std::fs::read_to_string(run_dir.join("checkpoint/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    assert_eq!([&state["device"], &state["threads"]], [&serde_json::json!("cpu"), &serde_json::json!(1)]);
 
     let checkpoint = run_dir.join("checkpoint");
     let eval =
@@ -107,6 +110,19 @@ fn fit_then_eval_then_record() {
     let expected = [("psnr", 10.0), ("ssim", 10.0), ("psnr", 25.0), ("ssim", 25.0)];
     assert_eq!(recorded, expected.map(|(metric, sigma)| ("stripes", metric, Some(sigma))));
     assert!(spec.metrics[0].command.ends_with("--data photos --sigma 10,25"), "{}", spec.metrics[0].command);
+    // What is asked to be kept is kept, whether or not anybody reads what is printed.
+    let mut unread = Command::new(env!("CARGO_BIN_EXE_gradresnet-train"))
+        .args(eval)
+        .args(["--record", "unread"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(unread.stdout.take());
+    assert_eq!(unread.wait().unwrap().code(), Some(141));
+    let unread = gradresnet_models::Spec::read(&checkpoint.join("spec.json")).unwrap();
+    assert_eq!(unread.metrics.iter().filter(|m| m.data == "unread").count(), 4);
+    let spec = unread;
     // A name that no reader would accept leaves the figures that are there.
     let mut escaped = eval.to_vec();
     escaped.extend(["--record", "\u{1b}[31m"]);
@@ -291,6 +307,9 @@ fn bad_input_gives_one_line_that_names_it() {
         std::fs::write(torn.join(format!("{i}.png")), &png[..png.len() / 2]).unwrap();
     }
     let nowhere = dir.path().join("nowhere");
+    let metrics = dir.path().join("metrics");
+    std::fs::create_dir(&metrics).unwrap();
+    std::fs::write(metrics.join("metrics.jsonl"), "mine").unwrap();
     let fit = |config: &Path, data: &Path, extra: &[&str]| {
         let mut args = vec!["fit", "--config", text(config), "--data", text(data), "-o", text(&out)];
         args.extend(extra);
@@ -317,6 +336,16 @@ fn bad_input_gives_one_line_that_names_it() {
         ("NaN", fit(&config("e.toml", "[1, 70]", "[1, nan]"), &data, &[]), "denoising.sigma"),
         ("rate", fit(&config("f.toml", "4e-3", "nan"), &data, &[]), "learning_rate"),
         ("device", fit(&good, &data, &["--device", "tpu"]), "expected `cpu`"),
+        (
+            "another's metrics",
+            run(&["fit", "--config", text(&good), "--data", text(&data), "-o", text(&metrics)]),
+            "metrics.jsonl: there already",
+        ),
+        (
+            "eq. 9 without noise",
+            run(&["adversarial", text(&empty), "--data", text(&data), "-o", text(&out), "--sigma", "0"]),
+            "--sigma",
+        ),
         ("no checkpoint", run(&["eval", text(&nowhere), "--data", text(&data)]), "nowhere"),
         ("nothing to resume", run(&["resume", text(&empty)]), "config.toml"),
         ("sigma < 0", run(&["eval", text(&empty), "--data", text(&data), "--sigma=-1"]), "from 0 to 1000"),

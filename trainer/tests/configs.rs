@@ -97,7 +97,7 @@ fn every_config_takes_steps_and_leaves_a_checkpoint() {
     classes(&data);
     for (path, config) in configs() {
         let (folder, config) = (dir.path().join("run"), shrunk(config));
-        let place = Place { data: data.clone(), device: Device::Cpu, loader_threads: 1 };
+        let place = Place { data: data.clone(), device: Device::Cpu, threads: None, loader_threads: 1 };
         let mut run = Run::start(config, place, "test".into(), None).unwrap();
         for _ in 0..3 {
             let step = run.step().unwrap_or_else(|e| panic!("{}: {e:#}", path.display()));

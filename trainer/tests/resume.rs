@@ -136,7 +136,7 @@ fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
         // What is done after the checkpoint is lost and done again.
         steps(&mut run, 1);
         drop(run);
-        let mut run = Run::resume(&stopped, |state| place(&state.data)).unwrap();
+        let mut run = Run::resume(&stopped, |state| Ok(place(&state.data))).unwrap();
         assert_eq!(run.steps(), STOP);
         found.extend(steps(&mut run, STEPS - STOP));
         run.checkpoint(&stopped).unwrap();
@@ -195,7 +195,7 @@ fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
     assert!(read(&short).spec.provenance.unwrap().cpu_hours >= 2.0);
 
     // Its own state can be resumed exactly.
-    let mut run = Run::resume(&short, |state| place(&state.data)).unwrap();
+    let mut run = Run::resume(&short, |state| Ok(place(&state.data))).unwrap();
     assert_eq!(steps(&mut run, STEPS - STOP - 1), rest);
 
     run.checkpoint(&short).unwrap();
@@ -286,7 +286,7 @@ fn a_denoiser_learns_classes_from_where_it_is() {
     // Its own state can be resumed exactly.
     std::fs::write(dir.path().join(CONFIG), &joint).unwrap();
     let expected = steps(&mut run, STEPS - STOP - 1);
-    let mut run = Run::resume(dir.path(), |state| place(&state.data)).unwrap();
+    let mut run = Run::resume(dir.path(), |state| Ok(place(&state.data))).unwrap();
     assert_eq!(steps(&mut run, STEPS - STOP - 1), expected);
 
     // Classes are neither dropped, nor gained by a run that goes on.
@@ -294,7 +294,7 @@ fn a_denoiser_learns_classes_from_where_it_is() {
     assert!(error.contains("has 2 classes") && error.contains("[classification]"), "{error}");
     let run = start(&alone, "denoise", None).unwrap();
     run.checkpoint(dir.path()).unwrap();
-    let error = Run::resume(dir.path(), |state| place(&state.data)).unwrap_err();
+    let error = Run::resume(dir.path(), |state| Ok(place(&state.data))).unwrap_err();
     assert!(format!("{error:#}").contains("fit --from"), "{error:#}");
 }
 
@@ -409,7 +409,7 @@ fn a_run_that_is_stopped_loses_no_step() {
     // The images have moved meanwhile.
     let moved = dir.path().join("moved");
     std::fs::rename(&data, &moved).unwrap();
-    let mut run = Run::resume(&run_dir, |_| place(&moved)).unwrap();
+    let mut run = Run::resume(&run_dir, |_| Ok(place(&moved))).unwrap();
     assert_eq!(run.steps(), 1);
     fit(&mut run, &run_dir, &go_on).unwrap();
     let metrics = std::fs::read_to_string(run_dir.join("metrics.jsonl")).unwrap();
@@ -434,15 +434,15 @@ fn a_checkpoint_of_another_network_is_refused() {
     let config = Config::parse(&text(8)).unwrap();
     Run::start(config, place(&data), "test".into(), None).unwrap().checkpoint(&run_dir).unwrap();
     std::fs::write(run_dir.join(CONFIG), text(16)).unwrap();
-    let error = format!("{:#}", Run::resume(&run_dir, |s| place(&s.data)).unwrap_err());
+    let error = format!("{:#}", Run::resume(&run_dir, |s| Ok(place(&s.data))).unwrap_err());
     assert!(error.contains("its architecture is not that of the config"), "{error}");
 
     // The data may have gone, or have changed.
     std::fs::write(run_dir.join(CONFIG), text(8)).unwrap();
     std::fs::rename(data.join("dog"), data.join("eel")).unwrap();
-    let error = format!("{:#}", Run::resume(&run_dir, |s| place(&s.data)).unwrap_err());
+    let error = format!("{:#}", Run::resume(&run_dir, |s| Ok(place(&s.data))).unwrap_err());
     assert!(error.contains("not the images that the run began with (8 then, 8 now"), "{error}");
     std::fs::remove_dir_all(&data).unwrap();
-    let error = format!("{:#}", Run::resume(&run_dir, |s| place(&s.data)).unwrap_err());
+    let error = format!("{:#}", Run::resume(&run_dir, |s| Ok(place(&s.data))).unwrap_err());
     assert!(error.contains("--data") && error.contains("not a folder"), "{error}");
 }

@@ -1,6 +1,6 @@
 //! `gradresnet bench`
 
-use super::console::{Outcome, line};
+use super::console::{Outcome, line, note, verbatim};
 use super::model::cores;
 use anyhow::{Result, ensure};
 use gradresnet::engine::{self, Device, EngineKind, Graph, Shape};
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         let engine = match engine::open(kind, args.device, threads) {
             Ok(engine) => engine,
             Err(error) if args.engine.is_none() => {
-                eprintln!("not measured: {error}");
+                note(format_args!("not measured: {error}"));
                 continue;
             }
             Err(error) => return Err(error.into()),
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             let m = bench::measure(&session, graph, shape, threads)?;
             measured += 1;
             if args.json {
-                line(serde_json::to_string(&m)?);
+                verbatim(serde_json::to_string(&m)?);
             } else {
                 line(format_args!(
                     "{} {:8} {:5} {} threads, {shape}: {:.1} ms a run ({:.1} to {:.1}, {} runs)",

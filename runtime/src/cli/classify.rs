@@ -1,6 +1,6 @@
 //! `gradresnet classify`
 
-use super::console::{Outcome, about, images};
+use super::console::{Console, Outcome, about, images};
 use super::inputs::{Input, InputArgs};
 use super::model::ModelArgs;
 use anyhow::{Result, ensure};
@@ -9,8 +9,9 @@ use ndarray::{Array3, Array4, Axis};
 use rayon::prelude::*;
 use serde_json::json;
 
-/// Images of one size that go through the network together.
+/// Images of one size that go through the network together, and the pixels that they have at most.
 const BATCH: usize = 64;
+const BATCH_PIXELS: usize = 1 << 20;
 
 /// Classes of the model that a note lists.
 const SHOWN_CLASSES: usize = 10;
@@ -44,7 +45,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let console = found.console(false);
     let mut scaled = 0;
     // Where any size is allowed, images rarely agree, and are larger.
-    let batch = if spec.image_size.is_some() { BATCH } else { 1 };
+    let batch = spec.image_size.map_or(1, |side| (BATCH_PIXELS / (side * side)).clamp(1, BATCH));
     for some in found.inputs.chunks(4 * batch * rayon::current_num_threads()) {
         let pictures: Vec<Result<Loaded>> = some.par_iter().map(|input| load(input, &session)).collect();
         scaled += pictures.iter().flatten().filter(|p| p.scaled).count();
@@ -54,7 +55,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         for (input, row) in some.iter().zip(probabilities.into_iter().flatten()) {
             console.advance();
             match row {
-                Ok(row) => console.line(report(input, &row, args, &spec.classes)),
+                Ok(row) => report(&console, input, &row, args, &spec.classes),
                 Err(error) => console.fail(&about(&input.path, error)),
             }
         }
@@ -115,8 +116,8 @@ fn size(loaded: &Result<Loaded>) -> Option<(usize, usize)> {
     Some((height, width))
 }
 
-/// The line of one image.
-fn report(input: &Input, row: &[f32], args: &Args, classes: &[String]) -> String {
+/// Prints the line of one image.
+fn report(console: &Console, input: &Input, row: &[f32], args: &Args, classes: &[String]) {
     let mut order: Vec<usize> = (0..row.len()).collect();
     order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
     order.truncate(args.top as usize);
@@ -124,10 +125,10 @@ fn report(input: &Input, row: &[f32], args: &Args, classes: &[String]) -> String
     if args.json {
         let top: Vec<_> =
             order.iter().map(|&c| json!({ "label": classes[c], "probability": row[c] })).collect();
-        json!({ "path": path, "top": top }).to_string()
+        console.verbatim(json!({ "path": path, "top": top }));
     } else {
         let top: Vec<String> =
             order.iter().map(|&c| format!("{} {:.1} %", classes[c], 100.0 * row[c])).collect();
-        format!("{path}: {}", top.join(", "))
+        console.line(format_args!("{path}: {}", top.join(", ")));
     }
 }

@@ -29,7 +29,7 @@ pub struct ManArgs {
 pub fn completions(args: &CompletionsArgs) -> Result<Outcome> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::Cli::command(), "gradresnet", &mut script);
-    super::console::line(String::from_utf8_lossy(&script).trim_end());
+    super::console::verbatim(String::from_utf8_lossy(&script).trim_end());
     Ok(Outcome::Done)
 }
 

@@ -23,30 +23,46 @@ pub enum Outcome {
 /// What a shell reports of a program that writes to a reader that has gone away.
 const BROKEN_PIPE_STATUS: i32 = 141;
 
-/// A line of the result, on stdout. If it cannot be written, the program ends, since what follows could not be
-/// either: quietly if the reader has gone away (`| head`).
+/// A line of the result for people, on stdout, with control characters escaped.
 pub fn line(text: impl Display) {
+    write(format_args!("{}", Printable(text)));
+}
+
+/// A line of JSON, which escapes control characters in its own way, or of a generated script, on stdout.
+pub fn verbatim(text: impl Display) {
+    write(text);
+}
+
+/// If a result cannot be written, the program ends, since what follows could not be either: quietly if the reader has
+/// gone away (`| head`).
+fn write(text: impl Display) {
     if let Err(error) = writeln!(std::io::stdout(), "{text}") {
         if error.kind() == ErrorKind::BrokenPipe {
             std::process::exit(BROKEN_PIPE_STATUS);
         }
-        eprintln!("error: standard output: {error}");
+        self::error(&anyhow::Error::from(error).context("standard output"));
         std::process::exit(1);
     }
 }
 
-/// A message whose control characters are escaped: names of files may hold escape sequences, which a terminal would obey.
+/// A message, on stderr. If nobody can read it any more, the work goes on.
+pub fn note(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{}", Printable(text));
+}
+
+/// An error, on stderr.
+pub fn error(error: &anyhow::Error) {
+    note(format_args!("error: {error:#}"));
+}
+
+/// A text whose control characters are escaped: names of files may hold escape sequences, which a terminal would obey,
+/// or a line's end.
 struct Printable<T>(T);
 
 impl<T: Display> Display for Printable<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write_printable(f, &self.0)
     }
-}
-
-/// An error, on stderr.
-pub fn error(error: &anyhow::Error) {
-    eprintln!("error: {}", Printable(format!("{error:#}")));
 }
 
 /// Progress over a number of inputs: a bar on a terminal, and elsewhere nothing but messages.
@@ -77,13 +93,18 @@ impl Console {
     /// Says something to people: above the bar on a terminal, a plain line on stderr elsewhere.
     pub fn say(&self, text: impl Display) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{}", Printable(text)));
+            self.bar.suspend(|| note(text));
         }
     }
 
-    /// A line of the result, on stdout, with the bar out of its way.
+    /// As [`line`], with the bar out of its way.
     pub fn line(&self, text: impl Display) {
         self.bar.suspend(|| line(text));
+    }
+
+    /// As [`verbatim`], with the bar out of its way.
+    pub fn verbatim(&self, text: impl Display) {
+        self.bar.suspend(|| verbatim(text));
     }
 
     /// Says what happened to a file, where there is no bar to show it.
@@ -118,8 +139,7 @@ impl Console {
         self.bar.finish_and_clear();
         if super::workers::interrupted() {
             let inputs = self.inputs;
-            let text = format!("interrupted: {done} of {inputs} inputs were done; {goes_on}");
-            eprintln!("{}", Printable(text));
+            note(format_args!("interrupted: {done} of {inputs} inputs were done; {goes_on}"));
             return Outcome::Interrupted;
         }
         match self.failed.into_inner() {

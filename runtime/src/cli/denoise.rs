@@ -1,6 +1,6 @@
 //! `gradresnet denoise`
 
-use super::console::{Console, Outcome, about, images as in_words};
+use super::console::{Console, Outcome, about, images as in_words, note};
 use super::inputs::{ExistingArgs, Failure, InputArgs, Job, Placed, Target, is_image, place, resolved};
 use super::model::{ModelArgs, sigma};
 use super::workers::{self, Budget};
@@ -216,9 +216,14 @@ impl Report {
         } else {
             options.write(true).create_new(true);
         }
+        let unwritable = |error| anyhow!("{}: cannot be written: {error}", path.display());
+        // It may lie in the output folder, which is made if missing.
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(unwritable)?;
+        }
         let file = options.open(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => Report::would_replace(path, in_place),
-            _ => anyhow!("{}: cannot be written: {error}", path.display()),
+            _ => unwritable(error),
         })?;
         Ok(Report { path: path.to_path_buf(), file: Mutex::new(file) })
     }
@@ -276,9 +281,6 @@ struct Plan {
 /// Tiles get the memory divided by this, images the rest.
 const TILES: u64 = 2;
 
-/// Bytes for images, where the user gives none.
-const MEMORY_PER_THREAD: u64 = 1 << 30;
-
 pub fn run(args: &Args) -> Result<Outcome> {
     let found = args.inputs.find(args.output.as_deref());
     let console = found.console(args.quiet);
@@ -320,7 +322,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             console.line(format_args!("{} -> {}", job.input.path.display(), job.output.display()));
         }
         if jobs.is_empty() {
-            eprintln!("nothing would be done");
+            note("nothing would be done");
         }
         return Ok(console.finish());
     }
@@ -433,8 +435,10 @@ impl Plan {
         // Without a limit, tiles are the same on every engine, and so are the results.
         let tiling = match (args.tile, args.memory) {
             (Some(tile), _) => Tiling::new(tile, args.overlap)?,
-            (None, Some(memory)) => Tiling::within(memory / TILES, threads, session.bytes_per_pixel())
-                .context("--memory is too small (half of it is for tiles)")?,
+            (None, Some(memory)) => {
+                Tiling::within(memory / TILES, threads, session.bytes_per_pixel(Graph::Denoiser))
+                    .context("--memory is too small (half of it is for tiles)")?
+            }
             (None, None) => Tiling::default(),
         };
         Ok(Plan {
@@ -449,7 +453,9 @@ impl Plan {
                 metadata: !args.strip,
             },
             reference: args.reference.clone(),
-            budget: Budget::new(args.memory.map_or(threads as u64 * MEMORY_PER_THREAD, |m| m - m / TILES)),
+            budget: Budget::new(
+                args.memory.map_or(threads as u64 * workers::MEMORY_PER_THREAD, |m| m - m / TILES),
+            ),
         })
     }
 
@@ -500,6 +506,7 @@ impl Plan {
         let reference = self.reference.as_deref().map(|dir| find_reference(dir, &job.input.relative));
         let reference = reference.transpose().map_err(|e| about(path, e))?;
         let (_share, mut picture) = self.read(path, reference.as_deref())?;
+        picture.ensure_fits(&self.encoding).map_err(|e| about(path, e))?;
         let (height, width) = picture.size();
         let clean = reference.as_deref().map(|reference| read_reference(reference, (height, width)));
         let clean = clean.transpose().map_err(|e| about(path, e))?;

@@ -35,9 +35,9 @@ was done (bad arguments, no model, no engine, every input failed); 130 interrupt
 reader of the output went away.
 
 Noise levels (sigma) are in 8-bit units: 25 means a standard deviation of 25/255.
-Models are found by name in GRADRESNET_MODELS, beside the program, in the source tree's
-models/zoo and in the user's data folder (`gradresnet models`). ORT_DYLIB_PATH names the
-library of ONNX Runtime for `--engine ort`."
+Models are found by name in GRADRESNET_MODELS, beside the program, in the user's data folder
+and in the source tree's models/zoo (`gradresnet models`). ORT_DYLIB_PATH names the library of
+ONNX Runtime for `--engine ort`."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -1,6 +1,6 @@
 //! `gradresnet models` and `gradresnet info`
 
-use super::console::{Outcome, line};
+use super::console::{self, Outcome, line};
 use anyhow::{Result, ensure};
 use gradresnet::{Spec, zoo};
 use gradresnet_models::parameters::parameters;
@@ -34,7 +34,7 @@ pub fn list(_: &ModelsArgs) -> Result<Outcome> {
                 line(format_args!("{:width$}  {}  {}", name(&dir), summary(spec), dir.display()));
             }
             Err(error) => {
-                eprintln!("error: {error}");
+                console::error(&error.into());
                 outcome = Outcome::SomeFailed;
             }
         }

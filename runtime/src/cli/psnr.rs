@@ -7,13 +7,13 @@ use gradresnet::Picture;
 use gradresnet::psnr::of_pictures;
 use rayon::prelude::*;
 use serde_json::json;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 /// Print the PSNR of images against references of the same names
 ///
 /// In dB, with peak 1, over all pixels and channels. Two files are compared; in two folders, files are matched by
-/// their path below them, without the extension. The images are clipped to [0, 1] first, as the literature does with outputs,
+/// their path below them, if need be without the extension. References without an image are counted. The images are clipped to [0, 1] first, as the literature does with outputs,
 /// and the references are not.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -27,29 +27,13 @@ pub struct Args {
     /// Its reference, or a folder of them
     #[arg(value_name = "REFERENCE")]
     reference: PathBuf,
-    /// One JSON object per line: path, psnr (null: the images are equal); at the end mean, files
+    /// One JSON object per line: path, psnr (null: the images are equal); at the end mean (null if one of them is), files,
+    /// and unused, the references without an image
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let list = |dir: &PathBuf| -> Result<BTreeMap<PathBuf, PathBuf>> {
-        if dir.is_file() {
-            return Ok(BTreeMap::from([(PathBuf::new(), dir.clone())]));
-        }
-        ensure!(dir.is_dir(), "{}: neither a folder nor a file", dir.display());
-        let found = InputArgs { paths: vec![dir.clone()], recursive: true }.find(None);
-        if let Some(failure) = found.failures.into_iter().next() {
-            return Err(failure.error);
-        }
-        let mut files = BTreeMap::new();
-        for Input { path, relative } in found.inputs {
-            if let Some(other) = files.insert(relative.with_extension(""), path.clone()) {
-                bail!("{} and {} have one name, and names are matched", other.display(), path.display());
-            }
-        }
-        Ok(files)
-    };
     ensure!(
         args.dir.is_file() == args.reference.is_file(),
         "{} and {}: two files are compared, or two folders",
@@ -57,35 +41,88 @@ pub fn run(args: &Args) -> Result<Outcome> {
         args.reference.display()
     );
     let (images, references) = (list(&args.dir)?, list(&args.reference)?);
+    let places = References::new(&args.reference, &references);
+    let pairs: Vec<(&Input, Result<&Input>)> = images.iter().map(|image| (image, places.of(image))).collect();
     let console = Console::new(images.len(), false);
-    let measured: Vec<Result<f64>> = images
+    let measured: Vec<Result<f64>> = pairs
         .par_iter()
-        .map(|(stem, path)| {
-            let reference = references.get(stem);
-            let reference = reference
-                .ok_or_else(|| anyhow!("no reference with this name in {}", args.reference.display()));
-            let value = reference
-                .and_then(|reference| Ok(of_pictures(&Picture::read(path)?, &Picture::read(reference)?)?));
+        .map(|(Input { path, .. }, reference)| {
+            let value = match reference {
+                Ok(reference) => {
+                    (|| Ok(of_pictures(&Picture::read(path)?, &Picture::read(&reference.path)?)?))()
+                }
+                Err(error) => Err(anyhow!("{error:#}")),
+            };
             console.advance();
             value.map_err(|error| about(path, error))
         })
         .collect();
     let mut values = Vec::new();
-    for (path, value) in images.values().zip(measured) {
+    for (Input { path, .. }, value) in images.iter().zip(measured) {
         let path = path.display().to_string();
         match value {
-            Ok(value) if args.json => console.line(json!({ "path": path, "psnr": value })),
+            Ok(value) if args.json => console.verbatim(json!({ "path": path, "psnr": value })),
             Ok(value) => console.line(format_args!("{value:8.3} dB  {path}")),
             Err(ref error) => console.fail(error),
         }
         values.extend(value.ok());
     }
+    let used: HashSet<&Path> = pairs.iter().flat_map(|(_, r)| r).map(|r| r.path.as_path()).collect();
+    let unused = references.len() - used.len();
     if !values.is_empty() {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         match args.json {
-            true => console.line(json!({ "mean": mean, "files": values.len() })),
+            true => console.verbatim(json!({ "mean": mean, "files": values.len(), "unused": unused })),
             false => console.line(format_args!("{mean:8.3} dB  mean of {}", in_words(values.len()))),
         }
     }
+    if unused > 0 {
+        console.say(format_args!("references without an image: {unused} of {}", references.len()));
+    }
     Ok(console.finish())
+}
+
+/// The images of a folder and of those below it, or the one that is named.
+fn list(path: &Path) -> Result<Vec<Input>> {
+    if path.is_file() {
+        return Ok(vec![Input { path: path.to_path_buf(), relative: PathBuf::new() }]);
+    }
+    ensure!(path.is_dir(), "{}: neither a folder nor a file", path.display());
+    let found = InputArgs { paths: vec![path.to_path_buf()], recursive: true }.find(None);
+    match found.failures.into_iter().next() {
+        Some(failure) => Err(failure.error),
+        None => Ok(found.inputs),
+    }
+}
+
+/// References by their paths, whole and without the extension.
+struct References<'a> {
+    dir: &'a Path,
+    whole: HashMap<&'a Path, &'a Input>,
+    stems: HashMap<PathBuf, Vec<&'a Input>>,
+}
+
+impl<'a> References<'a> {
+    fn new(dir: &'a Path, references: &'a [Input]) -> References<'a> {
+        let mut stems: HashMap<PathBuf, Vec<&Input>> = HashMap::new();
+        for reference in references {
+            stems.entry(reference.relative.with_extension("")).or_default().push(reference);
+        }
+        References { dir, whole: references.iter().map(|r| (r.relative.as_path(), r)).collect(), stems }
+    }
+
+    /// The one of the same path; if there is none, the one whose path differs in its extension alone.
+    fn of(&self, image: &Input) -> Result<&'a Input> {
+        if let Some(same) = self.whole.get(image.relative.as_path()) {
+            return Ok(same);
+        }
+        match self.stems.get(&image.relative.with_extension("")).map(Vec::as_slice) {
+            Some([one]) => Ok(one),
+            Some([one, other, ..]) => {
+                let (one, other) = (one.path.display(), other.path.display());
+                bail!("{one} and {other} could both be its reference; give it the extension of one of them")
+            }
+            _ => bail!("no reference with this name in {}", self.dir.display()),
+        }
+    }
 }

@@ -1,17 +1,21 @@
 //! `gradresnet energy` and `gradresnet noise`: one number for each image.
 
 use super::console::{Outcome, about};
-use super::inputs::{Input, InputArgs};
+use super::inputs::{Found, Input, InputArgs};
 use super::model::{JobsArgs, ModelArgs};
+use super::workers::{self, Budget};
 use anyhow::{Result, ensure};
+use gradresnet::engine::Graph;
 use gradresnet::{Error, ErrorKind, Picture, zoo};
-use rayon::prelude::*;
 use serde_json::json;
+use std::sync::OnceLock;
 
 /// Print −log p(y) of images, an anomaly score
 ///
 /// In nats, without the constant that is the same for all images: compare images of one size under one
-/// model. Larger means less likely.
+/// model. Larger means less likely. Images are not cut into tiles: one of a megapixel takes 1.2 GiB with `photo`
+/// and half of that with `photo-fast`, and one of more than 16.7 megapixels is refused. Those of a folder share 1 GiB
+/// for each thread, and larger ones are scored alone.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -48,43 +52,52 @@ pub struct NoiseArgs {
 }
 
 pub fn energy(args: &EnergyArgs) -> Result<Outcome> {
-    let session = args.model.open("photo", 1)?;
+    let found = args.inputs.find(None);
+    let session = args.model.open("photo", args.model.jobs.within(found.inputs.len()))?;
     let spec = session.spec();
     ensure!(spec.has_energy(), Error::from(ErrorKind::NoEnergy(spec.name.clone())));
-    each(&args.inputs, args.json, "energy", |picture| session.energy_picture(picture))
+    let budget = Budget::new(rayon::current_num_threads() as u64 * workers::MEMORY_PER_THREAD);
+    each(&found, args.json, "energy", |picture| {
+        let (height, width) = picture.size();
+        let pixels = (height as u64).saturating_mul(width as u64);
+        let _share = budget.take(pixels.saturating_mul(session.bytes_per_pixel(Graph::Forward)));
+        session.energy_picture(picture)
+    })
 }
 
 pub fn noise(args: &NoiseArgs) -> Result<Outcome> {
     let range = zoo::find(&args.model)?.spec().sigma;
     args.jobs.start()?;
-    each(&args.inputs, args.json, "sigma", |picture| {
+    each(&args.inputs.find(None), args.json, "sigma", |picture| {
         Ok(255.0 * gradresnet::noise::estimate(picture).within(range).sigma)
     })
 }
 
 /// Prints `score` of every image, in order, under the name `key`.
 fn each(
-    inputs: &InputArgs,
+    found: &Found,
     json: bool,
     key: &str,
     score: impl Fn(&Picture) -> gradresnet::Result<f32> + Sync,
 ) -> Result<Outcome> {
-    let found = inputs.find(None);
     let console = found.console(false);
-    let one = |input: &Input| -> Result<f32> {
-        let value = Picture::read(&input.path).and_then(|picture| score(&picture));
-        console.advance();
-        value.map_err(|e| about(&input.path, e))
-    };
     // A few at a time, so that results appear in order while the work goes on.
     for some in found.inputs.chunks(4 * rayon::current_num_threads()) {
-        let scores: Vec<Result<f32>> = some.par_iter().map(one).collect();
+        let scores: Vec<OnceLock<Result<f32>>> = some.iter().map(|_| OnceLock::new()).collect();
+        let places: Vec<(&Input, &OnceLock<Result<f32>>)> = some.iter().zip(&scores).collect();
+        workers::for_each(&places, &console, |(input, place)| {
+            let value = Picture::read(&input.path).and_then(|picture| score(&picture));
+            // Every place is filled once.
+            let _ = place.set(value.map_err(|e| about(&input.path, e)));
+        });
         for (input, score) in some.iter().zip(scores) {
             let path = input.path.display().to_string();
-            match score {
-                Ok(value) if json => console.line(json!({ "path": path, key: value })),
-                Ok(value) => console.line(format_args!("{value:12.3}  {path}")),
-                Err(error) => console.fail(&error),
+            match score.into_inner() {
+                Some(Ok(value)) if json => console.verbatim(json!({ "path": path, key: value })),
+                Some(Ok(value)) => console.line(format_args!("{value:12.3}  {path}")),
+                Some(Err(error)) => console.fail(&error),
+                // Nothing interrupts this work but the end of the process.
+                None => {}
             }
         }
     }

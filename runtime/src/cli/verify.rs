@@ -1,6 +1,6 @@
 //! `gradresnet verify`
 
-use super::console::{Outcome, about, line};
+use super::console::{self, Outcome, about, line, note};
 use anyhow::{Result, bail};
 use gradresnet::engine::{Engine, available};
 use gradresnet::verify::{Report, verify};
@@ -21,7 +21,7 @@ Examples:
   gradresnet verify photo
   gradresnet verify ./my-bundle
 
-Exit status: 0 everything agrees; 2 a model fails; 1 there is none.")]
+Exit status: 0 everything agrees; 2 a model fails, or ORT_DYLIB_PATH names what is not usable; 1 there is no model.")]
 pub struct Args {
     /// A model's name or its folder [default: every model found]
     #[arg(value_name = "BUNDLE")]
@@ -40,20 +40,25 @@ pub fn run(args: &Args) -> Result<Outcome> {
         bail!("no model found; `gradresnet models` says where they are looked for");
     }
     let mut engines: Vec<Arc<dyn Engine>> = Vec::new();
-    for (_, opened) in available(1) {
+    let mut outcome = Outcome::Done;
+    for (kind, opened) in available(1) {
         match opened {
             Ok(engine) => engines.push(engine),
-            Err(error) => eprintln!("not checked: {error}"),
+            // Whoever names the library wants it checked.
+            Err(error) if kind.is_named() => {
+                console::error(&error.into());
+                outcome = Outcome::SomeFailed;
+            }
+            Err(error) => note(format_args!("not checked: {error}")),
         }
     }
-    let mut outcome = Outcome::Done;
     for bundle in bundles {
         let failures = match bundle {
             Ok(bundle) => check(&bundle, &engines),
             Err(error) => vec![error.into()],
         };
         for error in failures {
-            eprintln!("error: {error:#}");
+            console::error(&error);
             outcome = Outcome::SomeFailed;
         }
     }

@@ -20,7 +20,7 @@ pub fn finish_files_when_interrupted() -> Result<()> {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(INTERRUPTED_STATUS));
         }
-        eprintln!("interrupted: finishing the files in progress; once more stops at once");
+        super::console::note("interrupted: finishing the files in progress; once more stops at once");
     };
     ctrlc::set_handler(handler).context("interruptions cannot be handled")
 }
@@ -49,6 +49,9 @@ pub fn for_each<T: Sync>(items: &[T], console: &Console, work: impl Fn(&T) + Syn
     });
     next.into_inner().min(items.len())
 }
+
+/// Bytes for images and scores, where the user gives none.
+pub const MEMORY_PER_THREAD: u64 = 1 << 30;
 
 /// Memory that the files in progress share. A file that needs more than all of it is worked on alone.
 pub struct Budget {

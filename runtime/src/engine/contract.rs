@@ -14,7 +14,7 @@ use ndarray::{Array2, Array4};
 use prost::Message;
 use std::collections::HashSet;
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
     tensor_proto::{DataLocation, DataType},
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
@@ -100,6 +100,7 @@ fn check(bundle: &Bundle, mut model: ModelProto, graph: Graph, shape: Shape) -> 
     if !model.functions.is_empty() || !model.training_info.is_empty() {
         return violation("it has functions or training information");
     }
+    repeats(&model.metadata_props, bundle.spec())?;
     let Some(body) = &mut model.graph else {
         return violation("it is empty");
     };
@@ -119,6 +120,24 @@ fn check(bundle: &Bundle, mut model: ModelProto, graph: Graph, shape: Shape) -> 
     // Sizes of intermediate values are hints, written for symbolic sizes.
     body.value_info.clear();
     Ok(CheckedGraph { model, signature: Signature { graph, shape, classes, inputs, outputs } })
+}
+
+/// A graph that says what it is for must say what `spec.json` does, which has no digest of its own.
+fn repeats(entries: &[StringStringEntryProto], spec: &Spec) -> Result<()> {
+    let found = |key: &str| entries.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
+    let essentials = spec.essentials();
+    if essentials.iter().all(|(key, _)| found(key).is_none()) {
+        return Ok(());
+    }
+    let told = |value: Option<&str>| value.map_or("nothing".to_string(), |value| format!("`{value}`"));
+    match essentials.iter().find(|(key, value)| found(key) != value.as_deref()) {
+        Some((key, value)) => violation(format!(
+            "for `{key}` it has {}, and spec.json {}: one of them was changed; copy or export the model again",
+            told(found(key)),
+            told(value.as_deref())
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Finds the port of each declared value; every port must occur exactly once.

@@ -29,14 +29,27 @@ impl EngineKind {
     /// All of them.
     pub const ALL: [EngineKind; 2] = [EngineKind::Tract, EngineKind::Ort];
 
-    /// About how much memory denoising takes for each of [`gradresnet_models::Architecture::features_per_pixel`]. The
-    /// peak of `gradresnet bench BUNDLE --size 400 --engine ENGINE --json`, over its 160,000 pixels, gives 18 to 19
-    /// bytes for the shipped models on tract and 55 to 75 on ONNX Runtime, which trades memory for time: without its
-    /// arena it takes a third of this, and a third longer.
-    pub(crate) fn bytes_per_feature(self) -> f64 {
+    /// About how much memory a run takes for each of [`gradresnet_models::Architecture::features_per_pixel`].
+    ///
+    /// Denoising: the peak of `gradresnet bench BUNDLE --size 400 --engine ENGINE --json`, over its 160,000 pixels, gives
+    /// 18 to 19 bytes for the shipped models on tract and 55 to 75 on ONNX Runtime, which trades memory for time: without
+    /// its arena it takes a third of this, and a third longer. Forward: what `gradresnet energy --jobs 1` takes more for
+    /// an image of 1448×1448 pixels than for one of 1024×1024 gives 5.1 to 8.4 and 4.0 to 11.
+    pub(crate) fn bytes_per_feature(self, graph: Graph) -> f64 {
+        match (self, graph) {
+            (EngineKind::Tract, Graph::Denoiser) => 19.0,
+            (EngineKind::Ort, Graph::Denoiser) => 75.0,
+            (EngineKind::Tract, Graph::Forward) => 9.0,
+            (EngineKind::Ort, Graph::Forward) => 11.0,
+        }
+    }
+
+    /// Whether the environment names this engine's library (`ORT_DYLIB_PATH`): one that is not usable then is an error,
+    /// and otherwise just absent.
+    pub fn is_named(self) -> bool {
         match self {
-            EngineKind::Tract => 19.0,
-            EngineKind::Ort => 75.0,
+            EngineKind::Tract => false,
+            EngineKind::Ort => ort::named().is_some(),
         }
     }
 

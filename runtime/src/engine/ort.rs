@@ -15,6 +15,7 @@ use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::TensorRef;
 use prost::Message;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use tract_onnx::pb::{
@@ -80,9 +81,14 @@ pub(super) fn open(device: Device, threads: usize) -> Result<Arc<dyn Engine>> {
     Ok(Arc::new(engine))
 }
 
+/// The library that the user names.
+pub(super) fn named() -> Option<OsString> {
+    std::env::var_os(PATH_VARIABLE).filter(|path| !path.is_empty())
+}
+
 /// Places to look in, in order. A place that the user names is the only one.
 fn candidates() -> Vec<PathBuf> {
-    if let Some(path) = std::env::var_os(PATH_VARIABLE).filter(|p| !p.is_empty()) {
+    if let Some(path) = named() {
         // Relative to where the user is, as for every program; the loader would search elsewhere.
         return vec![std::path::absolute(&path).unwrap_or_else(|_| path.into())];
     }

@@ -3,7 +3,7 @@
 use super::format::{Format, names};
 use super::metadata::Metadata;
 use super::samples::Samples;
-use super::{MAX_PIXELS, Picture, tiff_file};
+use super::{MAX_PIXELS, Picture, png_file, tiff_file};
 use crate::error::{ErrorKind, Result};
 use gradresnet_models::staged;
 use image::codecs::png::PngDecoder;
@@ -26,7 +26,14 @@ const BIG_TIFF: [&[u8; 4]; 2] = [b"II+\0", b"MM\0+"];
 
 /// Memory in bytes that the decoded samples of a file take.
 pub(super) fn memory(path: &Path) -> Result<u64> {
-    match open(path)?.into_decoder() {
+    let mut reader = open(path)?;
+    match reader.format() {
+        Some(ImageFormat::Png) => reader.limits(png_file::limits(path)?),
+        // It is refused when it is read, and its decoder would hold all of it.
+        Some(ImageFormat::Jpeg) if std::fs::metadata(path)?.len() > MAX_JPEG_BYTES => return Ok(0),
+        _ => {}
+    }
+    match reader.into_decoder() {
         Ok(decoder) => Ok(decoder.total_bytes()),
         // TIFF files that this crate reads itself, and unreadable ones.
         Err(_) => tiff_file::decoded_bytes(path).or_else(|_| Ok(std::fs::metadata(path)?.len())),
@@ -44,7 +51,7 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
     };
     let again = || -> Result<BufReader<File>> { Ok(BufReader::new(File::open(path)?)) };
     let frames = match format {
-        Format::Png if PngDecoder::new(again()?)?.is_apng()? => 2,
+        Format::Png if PngDecoder::with_limits(again()?, png_file::limits(path)?)?.is_apng()? => 2,
         Format::Webp if WebPDecoder::new(again()?)?.has_animation() => 2,
         Format::Tiff => tiff_file::pages(path)?,
         _ => 1,
@@ -57,10 +64,10 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
     }
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_DECODER_BYTES);
-    reader.limits(limits.clone());
+    reader.limits(if format == Format::Png { png_file::limits(path)? } else { limits.clone() });
 
     let grey = if format == Format::Tiff { tiff_file::read_grey(path, bound)? } else { None };
-    let (mut metadata, orientation, mut samples, (height, width), channels);
+    let (mut metadata, orientation, mut samples, (mut height, mut width), channels);
     if let Some(grey) = grey {
         (metadata, orientation) = tiff_file::describe(path)?;
         (samples, (height, width), channels) = (grey.samples, (grey.height, grey.width), grey.channels);
@@ -80,8 +87,12 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
             _ => {
                 let (profile, exif) = (decoder.icc_profile().ok().flatten(), decoder.exif_metadata());
                 let xmp = decoder.xmp_metadata().ok().flatten();
-                let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-                (Metadata { profile, exif: exif.ok().flatten(), xmp }, orientation)
+                let mut metadata = Metadata { profile, exif: exif.ok().flatten(), xmp };
+                if format == Format::Png {
+                    let _ = png_file::add_late(path, &mut metadata);
+                }
+                let orientation = metadata.exif.as_deref().and_then(Orientation::from_exif_chunk);
+                (metadata, orientation)
             }
         };
         channels = usize::from(decoder.color_type().channel_count());
@@ -100,8 +111,11 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
                 .into(),
         ));
     }
-    let (height, width) = samples.turn((height, width), orientation);
-    metadata.set_upright();
+    metadata.leave_out_thumbnail();
+    if let Some(orientation) = orientation {
+        (height, width) = samples.turn((height, width), orientation);
+        metadata.set_upright();
+    }
     Ok(Picture { depth: samples.depth(), samples, height, width, channels, metadata, format })
 }
 
@@ -140,16 +154,24 @@ fn jpeg(path: &Path, limits: Limits) -> Result<impl ImageDecoder> {
     Ok(reader.into_decoder()?)
 }
 
-/// Names the usual cause of an error in reading.
+/// Names the usual cause of an error in reading, or its cure.
 pub(super) fn named(error: crate::Error) -> crate::Error {
     let cause = match error.kind() {
         ErrorKind::Io(error) | ErrorKind::Image(ImageError::IoError(error)) => error.kind(),
+        ErrorKind::Image(ImageError::Unsupported(reason)) => return unsupported(reason),
         _ => return error,
     };
     match cause {
         std::io::ErrorKind::UnexpectedEof => refused("the file ends before the image does".into()),
         _ => error,
     }
+}
+
+/// What a decoder knows of and does not read.
+pub(super) fn unsupported(reason: impl std::fmt::Display) -> crate::Error {
+    refused(format!(
+        "files of this kind are not read ({reason}); convert it to RGB or grey of 8 or 16 bits first"
+    ))
 }
 
 fn refused(reason: String) -> crate::Error {
@@ -189,7 +211,12 @@ fn jpeg_components(bytes: &[u8]) -> Option<u8> {
     const START_OF_SCAN: u8 = 0xDA;
     const END: [u8; 2] = [0xFF, 0xD9];
     let (mut at, mut components) = (2, 0);
-    while let [0xFF, marker] = *bytes.get(at..at + 2)? {
+    loop {
+        let [0xFF, marker] = *bytes.get(at..at + 2)? else {
+            // Stray bytes between segments are passed over, as by other readers.
+            at += 1;
+            continue;
+        };
         match marker {
             START_OF_SCAN => return bytes[at..].windows(2).any(|two| two == END).then_some(components),
             0xFF => at += 1,
@@ -206,5 +233,4 @@ fn jpeg_components(bytes: &[u8]) -> Option<u8> {
             }
         }
     }
-    None
 }

@@ -36,12 +36,31 @@ const JPEG_XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 const PNG_XMP: &str = "XML:com.adobe.xmp";
 
 impl Picture {
-    pub(super) fn encode(&self, target: impl Write + Seek, encoding: &Encoding) -> Result<()> {
+    /// Whether the format that it would be written in can hold it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] for transparency in JPEG, and for sides beyond those of JPEG (65,535) or WebP (16,384).
+    pub fn ensure_fits(&self, encoding: &Encoding) -> Result<()> {
         let format = encoding.format.unwrap_or(self.format);
-        if format == Format::Jpeg && self.has_alpha() {
-            let reason = "the image has transparency, which JPEG lacks; use --format png";
-            return Err(ErrorKind::Input(reason.into()).into());
-        }
+        let longest = match format {
+            Format::Jpeg => 65_535,
+            Format::Webp => 16_384,
+            _ => usize::MAX,
+        };
+        let name = format.name();
+        let reason = if format == Format::Jpeg && self.has_alpha() {
+            format!("the image has transparency, which {name} lacks")
+        } else if self.height.max(self.width) > longest {
+            format!("{}×{} pixels, and {name} holds sides of {longest} at most", self.width, self.height)
+        } else {
+            return Ok(());
+        };
+        Err(ErrorKind::Input(format!("{reason}; use --format png")).into())
+    }
+
+    pub(super) fn encode(&self, target: impl Write + Seek, encoding: &Encoding) -> Result<()> {
+        self.ensure_fits(encoding)?;
+        let format = encoding.format.unwrap_or(self.format);
         let depth = match (format, self.depth) {
             (Format::Png | Format::Pnm, Depth::Float) => Depth::Sixteen,
             (Format::Png | Format::Pnm | Format::Tiff, depth) => depth,

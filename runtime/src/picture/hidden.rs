@@ -109,7 +109,7 @@ mod tests {
     fn where_nothing_is_seen_nothing_is_covered() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.png");
-        RgbaImage::from_pixel(3, 3, Rgba([7, 8, 9, 0])).save(&path).unwrap();
+        RgbaImage::from_fn(3, 3, |x, y| Rgba([x as u8, y as u8, 9, 0])).save(&path).unwrap();
         let mut picture = Picture::read(&path).unwrap();
         let before = picture.pixels();
         picture.cover_hidden();

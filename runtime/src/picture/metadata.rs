@@ -14,12 +14,17 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    /// Says that the pixels are upright, which they are once [`super::decode`] has turned them, and leaves
-    /// out the thumbnail, which shows the noisy image as it was stored.
+    /// Leaves out the thumbnail, which shows the noisy image as it was stored.
+    pub(super) fn leave_out_thumbnail(&mut self) {
+        if let Some(exif) = &mut self.exif {
+            erase_thumbnail(exif);
+        }
+    }
+
+    /// Says that the pixels are upright, which they are once [`super::decode`] has turned them.
     pub(super) fn set_upright(&mut self) {
         if let Some(exif) = &mut self.exif {
             let _ = Orientation::remove_from_exif_chunk(exif);
-            unlink_thumbnail(exif);
         }
         if let Some(xmp) = &mut self.xmp {
             set_xmp_upright(xmp);
@@ -35,21 +40,38 @@ impl Metadata {
     }
 }
 
-/// Ends the chain of directories after the first one: the second describes the thumbnail.
-fn unlink_thumbnail(exif: &mut [u8]) {
+/// Ends the chain of directories after the first one, since the second describes the thumbnail, and blanks the
+/// thumbnail's bytes.
+fn erase_thumbnail(exif: &mut [u8]) {
     let little = exif.starts_with(b"II*\0");
     if !little && !exif.starts_with(b"MM\0*") {
         return;
     }
-    let number = |range: std::ops::Range<usize>| -> Option<usize> {
-        let bytes = exif.get(range)?.iter();
+    let number = |exif: &[u8], at: usize, length: usize| -> Option<usize> {
+        let bytes = exif.get(at..at.checked_add(length)?)?.iter();
         let join = |n: usize, b: &u8| n << 8 | usize::from(*b);
         Some(if little { bytes.rev().fold(0, join) } else { bytes.fold(0, join) })
     };
-    let Some(directory) = number(4..8) else { return };
-    let Some(entries) = number(directory..directory.saturating_add(2)) else { return };
-    let next = directory + 2 + 12 * entries;
-    if let Some(link) = exif.get_mut(next..next + 4) {
+    let link = |exif: &[u8]| -> Option<usize> {
+        let directory = number(exif, 4, 4)?;
+        Some(directory + 2 + 12 * number(exif, directory, 2)?)
+    };
+    let Some(link) = link(exif) else { return };
+    // Where the thumbnail is a JPEG file of its own.
+    let thumbnail = |exif: &[u8]| -> Option<(usize, usize)> {
+        const OFFSET: usize = 0x201;
+        const LENGTH: usize = 0x202;
+        let second = number(exif, link, 4).filter(|second| *second > 0)?;
+        let entries = (0..number(exif, second, 2)?).map(|i| second + 2 + 12 * i);
+        let find = |tag| entries.clone().find(|at| number(exif, *at, 2) == Some(tag));
+        Some((number(exif, find(OFFSET)? + 8, 4)?, number(exif, find(LENGTH)? + 8, 4)?))
+    };
+    if let Some((start, length)) = thumbnail(exif)
+        && let Some(bytes) = exif.get_mut(start..start.saturating_add(length))
+    {
+        bytes.fill(0);
+    }
+    if let Some(link) = exif.get_mut(link..link + 4) {
         link.fill(0);
     }
 }
@@ -71,18 +93,23 @@ fn set_xmp_upright(xmp: &mut [u8]) {
 mod tests {
     use super::*;
 
-    /// Two directories in both byte orders: the orientation, and a thumbnail.
+    /// Two directories in both byte orders: the orientation, and a thumbnail, which are the last bytes.
     fn exif(little: bool) -> Vec<u8> {
         let two = |n: u16| if little { n.to_le_bytes() } else { n.to_be_bytes() };
         let four = |n: u32| if little { n.to_le_bytes() } else { n.to_be_bytes() };
         let mut exif = if little { b"II*\0".to_vec() } else { b"MM\0*".to_vec() };
-        exif.extend(four(8));
-        for (tag, next) in [(0x112, 26), (0x103, 0)] {
-            exif.extend([two(1), two(tag), two(3)].concat());
-            exif.extend([four(1).as_slice(), &two(6), &two(0), &four(next)].concat());
+        exif.extend([four(8).as_slice(), &two(1), &two(0x112), &two(3), &four(1), &two(6), &two(0)].concat());
+        exif.extend([four(26).as_slice(), &two(2)].concat());
+        for (tag, value) in [(0x201, 56), (0x202, THUMBNAIL.len() as u32)] {
+            exif.extend([two(tag).as_slice(), &two(4), &four(1), &four(value)].concat());
         }
+        exif.extend(four(0));
+        assert_eq!(exif.len(), 56);
+        exif.extend(THUMBNAIL);
         exif
     }
+
+    const THUMBNAIL: &[u8] = b"a small copy";
 
     #[test]
     fn pixels_that_were_turned_are_said_to_be_upright() {
@@ -92,7 +119,18 @@ mod tests {
             assert_eq!(orientation(&metadata), Some(Orientation::Rotate90));
             metadata.set_upright();
             assert_eq!(orientation(&metadata), Some(Orientation::NoTransforms));
-            assert_eq!(metadata.exif.unwrap()[22..26], [0; 4], "the thumbnail is still linked");
+        }
+    }
+
+    #[test]
+    fn the_thumbnail_is_gone() {
+        for little in [true, false] {
+            let mut metadata = Metadata { exif: Some(exif(little)), ..Metadata::default() };
+            metadata.leave_out_thumbnail();
+            let exif = metadata.exif.unwrap();
+            assert_eq!(exif[22..26], [0; 4], "it is still linked");
+            assert_eq!(exif[56..], [0; THUMBNAIL.len()], "its bytes are still there");
+            assert_eq!(Orientation::from_exif_chunk(&exif), Some(Orientation::Rotate90));
         }
     }
 
@@ -113,10 +151,13 @@ mod tests {
     fn damaged_exif_is_left_alone() {
         let whole = exif(true);
         for cut in 0..whole.len() {
-            unlink_thumbnail(&mut whole[..cut].to_vec());
+            erase_thumbnail(&mut whole[..cut].to_vec());
         }
-        let mut far = whole;
-        far[4..8].fill(0xFF);
-        unlink_thumbnail(&mut far);
+        // Offsets to the first directory, to the second, and to the thumbnail.
+        for at in [4, 22, 36, 48] {
+            let mut far = whole.clone();
+            far[at..at + 4].fill(0xFF);
+            erase_thumbnail(&mut far);
+        }
     }
 }

@@ -5,6 +5,7 @@ mod encode;
 mod format;
 mod hidden;
 mod metadata;
+mod png_file;
 mod samples;
 mod tiff_file;
 
@@ -185,13 +186,18 @@ impl Picture {
         if square == side {
             return self.pixels().slice_move(s![.., top..top + square, left..left + square]);
         }
-        let source = image::ImageBuffer::from_fn(square as u32, square as u32, |x, y| {
+        let mut source = image::ImageBuffer::from_fn(square as u32, square as u32, |x, y| {
             let (y, x) = (top + y as usize, left + x as usize);
             image::Rgb([0, 1, 2].map(|c| self.pixel(c, y, x)))
         });
+        // The filter clips to [0, 1], where float samples need not lie, and is linear.
+        let (low, high) = source.iter().fold((0f32, 1f32), |(low, high), &v| (low.min(v), high.max(v)));
+        source.iter_mut().for_each(|v| *v = (*v - low) / (high - low));
         let filter = image::imageops::FilterType::Triangle;
         let scaled = image::imageops::resize(&source, side as u32, side as u32, filter);
-        Array3::from_shape_fn((3, side, side), |(c, y, x)| scaled[(x as u32, y as u32)].0[c])
+        Array3::from_shape_fn((3, side, side), |(c, y, x)| {
+            low + (high - low) * scaled[(x as u32, y as u32)].0[c]
+        })
     }
 }
 
@@ -200,7 +206,8 @@ mod tests {
     use super::*;
     use image::{ColorType, DynamicImage};
     use std::fs::File;
-    use tiff::encoder::{TiffEncoder, colortype::RGB8};
+    use tiff::encoder::TiffEncoder;
+    use tiff::encoder::colortype::{Gray8, Gray32Float, RGB8};
     use tiff::tags::ExtraSamples;
 
     fn as_format(format: Format) -> Encoding {
@@ -351,11 +358,18 @@ mod tests {
         let mut image = encoder.new_image::<RGB8>(1, 1).unwrap();
         image.extra_samples(&[ExtraSamples::Unspecified]).unwrap();
         image.write_data(&[1; 4]).unwrap();
+        // Grey and a second band, as microscopes write it.
+        let band = dir.path().join("band.tif");
+        let mut encoder = TiffEncoder::new(File::create(&band).unwrap()).unwrap();
+        let mut image = encoder.new_image::<Gray8>(1, 1).unwrap();
+        image.extra_samples(&[ExtraSamples::Unspecified]).unwrap();
+        image.write_data(&[1; 2]).unwrap();
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/picture");
         for (path, cause) in [
             (cmyk, "CMYK"),
             (integers, "32-bit integers"),
             (extra, "4 channels"),
+            (band, "2 channels, 1 of them of unknown meaning"),
             (corpus.join("cmyk.jpg"), "CMYK"),
             (corpus.join("animated.png"), "more than one image"),
             (corpus.join("animated.webp"), "more than one image"),
@@ -374,6 +388,118 @@ mod tests {
         }
     }
 
+    /// More than the TIFF reader takes unasked.
+    #[test]
+    fn a_large_grey_float_in_one_strip_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tif");
+        let (width, height) = (6000, 5700);
+        let mut encoder = TiffEncoder::new(File::create(&path).unwrap()).unwrap();
+        let mut image = encoder.new_image::<Gray32Float>(width, height).unwrap();
+        image.rows_per_strip(height).unwrap();
+        image.write_data(&vec![0.5; (width * height) as usize]).unwrap();
+        assert_eq!(Picture::read(&path).unwrap().size(), (5700, 6000));
+    }
+
+    /// Chunks of PNG: length, name, data, checksum.
+    fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
+        let mut checked = name.to_vec();
+        checked.extend(data);
+        let checksum = crc(&checked);
+        [&(data.len() as u32).to_be_bytes(), checked.as_slice(), &checksum.to_be_bytes()].concat()
+    }
+
+    /// CRC-32, as PNG has it.
+    fn crc(bytes: &[u8]) -> u32 {
+        let mut crc = u32::MAX;
+        for byte in bytes {
+            crc ^= u32::from(*byte);
+            (0..8).for_each(|_| crc = crc >> 1 ^ (crc & 1) * 0xEDB8_8320);
+        }
+        !crc
+    }
+
+    #[test]
+    fn png_metadata_after_the_pixels_count_as_those_before() {
+        // One field: turned by a quarter.
+        const EXIF: &[u8] = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        const XMP: &str = "<x tiff:Orientation=\"6\"/>";
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.png");
+        DynamicImage::new_rgb8(3, 2).save(&path).unwrap();
+        let plain = std::fs::read(&path).unwrap();
+        let xmp = chunk(b"iTXt", format!("XML:com.adobe.xmp\0\0\0\0\0{XMP}").as_bytes());
+        // After the header, and before the end.
+        for place in [33, plain.len() - 12] {
+            let with = |chunks: &[u8]| [&plain[..place], chunks, &plain[place..]].concat();
+            std::fs::write(&path, with(&[chunk(b"eXIf", EXIF), xmp.clone()].concat())).unwrap();
+            let picture = Picture::read(&path).unwrap();
+            assert_eq!(picture.size(), (3, 2), "chunks at {place}");
+            let upright = XMP.replace('6', "1");
+            assert_eq!(picture.metadata.xmp.as_deref(), Some(upright.as_bytes()), "chunks at {place}");
+            // Pixels that only XMP calls turned are not turned, and it still says so.
+            std::fs::write(&path, with(&xmp)).unwrap();
+            let picture = Picture::read(&path).unwrap();
+            assert_eq!((picture.size(), picture.metadata.xmp.as_deref()), ((2, 3), Some(XMP.as_bytes())));
+        }
+    }
+
+    /// Any number of fields of EXIF may share the bytes of one value, and a colour profile shrinks by a thousand.
+    #[test]
+    fn what_is_beside_the_pixels_takes_bounded_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.png");
+        DynamicImage::new_rgb8(3, 2).save(&path).unwrap();
+        let plain = std::fs::read(&path).unwrap();
+        let with = |chunks: Vec<u8>| [&plain[..33], &chunks, &plain[33..]].concat();
+
+        const FIELDS: u16 = 60_000;
+        const LENGTH: usize = 500_000;
+        let mut exif = b"II*\0\x08\0\0\0".to_vec();
+        exif.extend(FIELDS.to_le_bytes());
+        let start = exif.len() as u32 + 12 * u32::from(FIELDS) + 4;
+        for _ in 0..FIELDS {
+            // UserComment: of no type, this long, there.
+            exif.extend([0x86, 0x92, 7, 0]);
+            exif.extend([(LENGTH as u32).to_le_bytes(), start.to_le_bytes()].concat());
+        }
+        exif.extend(vec![0; 4 + LENGTH]);
+        std::fs::write(&path, with(chunk(b"eXIf", &exif))).unwrap();
+        let target = dir.path().join("a.tif");
+        Picture::read(&path).unwrap().write(&target, &as_format(Format::Tiff)).unwrap();
+        // 30 GB of values, of which no more than 16 MiB are copied.
+        assert!(std::fs::metadata(&target).unwrap().len() < 1 << 25);
+
+        let mut info = png::Info::with_size(1, 1);
+        info.icc_profile = Some(vec![0; 100 << 20].into());
+        let mut writer =
+            png::Encoder::with_info(File::create(&path).unwrap(), info).unwrap().write_header().unwrap();
+        writer.write_image_data(&[7]).unwrap();
+        writer.finish().unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() < 1 << 20);
+        // Left out, and not held.
+        assert_eq!(Picture::read(&path).unwrap().metadata.profile, None);
+    }
+
+    #[test]
+    fn what_a_format_cannot_hold_is_known_before_it_is_written() {
+        let wide = |width: usize| Picture::from_pixels(Array3::zeros((3, 1, width)).view());
+        for (format, width, fits) in [
+            (Format::Webp, 16_384, true),
+            (Format::Webp, 16_385, false),
+            (Format::Jpeg, 65_535, true),
+            (Format::Jpeg, 65_536, false),
+            (Format::Png, 65_536, true),
+        ] {
+            let picture = wide(width);
+            assert_eq!(picture.ensure_fits(&as_format(format)).is_ok(), fits, "{format:?}, {width}");
+            // What is said to fit can be written.
+            let path = tempfile::tempdir().unwrap().path().join("a");
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            assert_eq!(picture.write(&path, &as_format(format)).is_ok(), fits, "{format:?}, {width}");
+        }
+    }
+
     #[test]
     fn transparency_is_not_lost_silently() {
         let image = DynamicImage::new_rgba8(3, 3);
@@ -389,16 +515,13 @@ mod tests {
 
     #[test]
     fn an_image_is_resized_from_its_central_square() {
-        let pixels =
-            Array3::from_shape_fn(
-                (3, 8, 16),
-                |(c, _, x)| {
-                    if (4..12).contains(&x) { c as f32 / 2.0 } else { 9.0 }
-                },
-            );
+        let pixels = Array3::from_shape_fn((3, 8, 16), |(c, _, x)| {
+            // Beyond [0, 1] too, as in float files.
+            if (4..12).contains(&x) { c as f32 - 0.5 } else { 9.0 }
+        });
         let picture = Picture::from_pixels(pixels.view());
         let small = picture.resized(4);
-        assert!(small.indexed_iter().all(|((c, _, _), v)| (v - c as f32 / 2.0).abs() < 1e-6));
+        assert!(small.indexed_iter().all(|((c, _, _), v)| (v - c as f32 + 0.5).abs() < 1e-6));
     }
 
     #[test]

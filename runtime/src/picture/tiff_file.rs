@@ -1,5 +1,6 @@
 //! What the image crate lacks for TIFF: grey float samples, transparency beside grey, EXIF and XMP.
 
+use super::decode::unsupported;
 use super::metadata::Metadata;
 use super::samples::Samples;
 use crate::error::{ErrorKind, Result};
@@ -15,6 +16,7 @@ use tiff::encoder::{Compression, DirectoryEncoder, Predictor, TiffEncoder, TiffK
 use tiff::tags::{ExtraSamples, SampleFormat, Tag, Type};
 
 const XMP: Tag = Tag::Unknown(700);
+const INTEGERS: &str = "32-bit integers are not supported; convert it to 16 bits or to floats";
 /// Marks a page that is a smaller copy of another.
 const REDUCED: u32 = 1;
 
@@ -61,18 +63,27 @@ pub(super) fn check(path: &Path) -> Result<()> {
     let formats: Option<Vec<u16>> = decoder.find_tag_unsigned_vec(Tag::SampleFormat).map_err(unreadable)?;
     let are_floats = formats.is_some_and(|all| all.iter().all(|f| *f == SampleFormat::IEEEFP.to_u16()));
     if color.bit_depth() == 32 && !are_floats {
-        return Err(ErrorKind::Input(
-            "32-bit integers are not supported; convert it to 16 bits or to floats".into(),
-        )
-        .into());
+        return Err(ErrorKind::Input(INTEGERS.into()).into());
+    }
+    if let tiff::ColorType::Multiband { num_samples: 2, .. } = color {
+        let extra = decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples).map_err(unreadable)?;
+        let alpha =
+            [ExtraSamples::AssociatedAlpha, ExtraSamples::UnassociatedAlpha].map(|kind| kind.to_u16());
+        if !extra.unwrap_or_default().first().is_some_and(|kind| alpha.contains(kind)) {
+            return Err(unknown_channels(2, 1));
+        }
     }
     let samples: Option<u16> = decoder.find_tag_unsigned(Tag::SamplesPerPixel).map_err(unreadable)?;
     if samples.is_some_and(|samples| samples > color.num_samples()) {
         let (all, known) = (samples.unwrap_or_default(), color.num_samples());
-        let reason = format!("it has {all} channels, {} of them of unknown meaning", all - known);
-        return Err(ErrorKind::Input(reason).into());
+        return Err(unknown_channels(all, all - known));
     }
     Ok(())
+}
+
+fn unknown_channels(all: u16, unknown: u16) -> crate::Error {
+    ErrorKind::Input(format!("it has {all} channels, {unknown} of them of unknown meaning; leave those out"))
+        .into()
 }
 
 /// The image in a file of grey floats or of grey with transparency; `None` for files that the image crate
@@ -92,16 +103,14 @@ pub(super) fn read_grey(path: &Path, bound: impl Fn(usize, usize) -> Result<()>)
     bound(height, width)?;
     let mut limits = Limits::default();
     limits.decoding_buffer_size = height * width * channels * usize::from(bits / 8);
+    // A file may hold all of them in one strip, and what is compressed may be a little longer.
+    limits.intermediate_buffer_size =
+        limits.decoding_buffer_size + limits.decoding_buffer_size / 8 + (1 << 20);
     let samples = match decoder.with_limits(limits).read_image().map_err(unreadable)? {
         DecodingResult::U8(samples) => Samples::Eight(samples),
         DecodingResult::U16(samples) => Samples::Sixteen(samples),
         DecodingResult::F32(samples) => Samples::Float(samples),
-        _ => {
-            return Err(ErrorKind::Input(
-                "32-bit integers are not supported; convert it to 16 bits or to floats".into(),
-            )
-            .into());
-        }
+        _ => return Err(ErrorKind::Input(INTEGERS.into()).into()),
     };
     if samples.len() != height * width * channels {
         return Err(
@@ -126,6 +135,7 @@ fn open(path: &Path) -> Result<Decoder<BufReader<std::fs::File>>> {
 fn unreadable(error: tiff::TiffError) -> crate::Error {
     match error {
         tiff::TiffError::IoError(error) => error.into(),
+        tiff::TiffError::UnsupportedError(reason) => unsupported(reason),
         error => ErrorKind::Input(format!("the TIFF data cannot be read: {error}")).into(),
     }
 }
@@ -151,11 +161,11 @@ pub(super) fn is_premultiplied(path: &Path) -> Result<bool> {
     Ok(kinds.unwrap_or_default().first() == Some(&ExtraSamples::AssociatedAlpha.to_u16()))
 }
 
-/// What a TIFF file says beside its pixels. Unreadable parts are left out: they must not cost the image.
+/// What a TIFF file says beside its pixels, and how it is turned, if it says so. Unreadable parts are left out: they must not cost the image.
 ///
 /// # Errors
 /// [`ErrorKind::Input`], [`ErrorKind::Io`].
-pub(super) fn describe(path: &Path) -> Result<(Metadata, Orientation)> {
+pub(super) fn describe(path: &Path) -> Result<(Metadata, Option<Orientation>)> {
     let mut decoder = open(path)?;
     let metadata = Metadata {
         profile: decoder.get_tag_u8_vec(Tag::IccProfile).ok(),
@@ -163,8 +173,7 @@ pub(super) fn describe(path: &Path) -> Result<(Metadata, Orientation)> {
         xmp: decoder.get_tag_u8_vec(XMP).ok(),
     };
     let orientation: Option<u8> = decoder.find_tag_unsigned(Tag::Orientation).ok().flatten();
-    let orientation = orientation.and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms);
-    Ok((metadata, orientation))
+    Ok((metadata, orientation.and_then(Orientation::from_exif)))
 }
 
 /// Bytes that a file may hold beside its samples for its EXIF to be read.
@@ -191,17 +200,45 @@ fn read_exif(path: &Path) -> Option<Vec<u8>> {
     Some(exif.into_inner())
 }
 
-/// Fields of EXIF, or of a TIFF file, that say something about the picture.
+/// Memory that the values of all fields may take: any number of fields may share the bytes of one value.
+const MAX_VALUES: usize = 1 << 24;
+
+/// Fields of EXIF, or of a TIFF file, that say something about the picture, up to [`MAX_VALUES`].
 fn fields(exif: Vec<u8>) -> Vec<Field> {
     let read = Reader::new().continue_on_error(true).read_raw(exif);
     let Ok(exif) = read.or_else(|error| error.distill_partial_result(|_| {})) else {
         return Vec::new();
     };
+    // A field is parsed when it is asked for.
+    let mut left = MAX_VALUES;
     exif.fields()
+        .take_while(|field| {
+            left = left.saturating_sub(memory(&field.value));
+            left > 0
+        })
         .filter(|field| field.ifd_num == In::PRIMARY)
         .filter(|field| field.tag.context() != Context::Tiff || DESCRIPTIVE.contains(&field.tag))
         .cloned()
         .collect()
+}
+
+/// About how many bytes of memory a value takes.
+fn memory(value: &Value) -> usize {
+    match value {
+        Value::Byte(v) | Value::Undefined(v, _) => v.len(),
+        // A string of its own for each part.
+        Value::Ascii(v) => v.iter().map(|text| text.len() + size_of::<Vec<u8>>()).sum(),
+        Value::SByte(v) => v.len(),
+        Value::Short(v) => 2 * v.len(),
+        Value::SShort(v) => 2 * v.len(),
+        Value::Long(v) => 4 * v.len(),
+        Value::SLong(v) => 4 * v.len(),
+        Value::Float(v) => 4 * v.len(),
+        Value::Rational(v) => 8 * v.len(),
+        Value::SRational(v) => 8 * v.len(),
+        Value::Double(v) => 8 * v.len(),
+        Value::Unknown(..) => 0,
+    }
 }
 
 /// Writes a file: samples of 1 to 4 channels, of which the second or fourth is transparency.

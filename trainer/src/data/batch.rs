@@ -121,13 +121,14 @@ impl Shapes {
 struct Sampler {
     images: Arc<Images>,
     plan: BatchPlan,
-    /// The order of the epoch used last; a pure function of its number.
-    order: Mutex<(u64, Vec<usize>)>,
+    /// The orders of the two epochs used last, the even and the odd one: threads are at the end of one and the beginning
+    /// of the next at once. An order is a pure function of its epoch's number.
+    orders: Mutex<[(u64, Vec<usize>); 2]>,
 }
 
 impl Sampler {
     fn new(images: Arc<Images>, plan: BatchPlan) -> Sampler {
-        Sampler { images, plan, order: Mutex::new((u64::MAX, Vec::new())) }
+        Sampler { images, plan, orders: Mutex::new([(u64::MAX, Vec::new()), (u64::MAX, Vec::new())]) }
     }
 
     fn batch(&self, step: u64) -> Result<Batch> {
@@ -166,7 +167,8 @@ impl Sampler {
     fn index(&self, position: u64) -> usize {
         let count = self.images.len() as u64;
         let epoch = position / count;
-        let mut order = self.order.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut orders = self.orders.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let order = &mut orders[(epoch % 2) as usize];
         if order.0 != epoch {
             let mut rng = ChaCha8Rng::seed_from_u64(self.plan.seed);
             rng.set_stream(2 * epoch + 1);

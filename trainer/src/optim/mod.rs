@@ -171,6 +171,10 @@ impl Optimizer {
             for (name, tensor) in slot.rule.state().iter().zip(&mut slot.state) {
                 let name = format!("{name}.{}", slot.name);
                 let array = tensors.get(&name).with_context(|| format!("tensor `{name}` is missing"))?;
+                ensure!(
+                    array.as_f32().is_some() && array.is_finite(),
+                    "tensor `{name}` is not finite float32"
+                );
                 let saved = from_array(array).to_device(tensor.device());
                 ensure!(saved.size() == tensor.size(), "tensor `{name}` has shape {:?}", saved.size());
                 *tensor = saved;

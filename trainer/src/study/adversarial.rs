@@ -3,8 +3,9 @@
 use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::report::{Report, progress};
 use super::subject::{Batch, Inputs, Model, Need, Subject, bounded, correct, gradient, norms};
+use crate::console::line;
 use crate::convert::sum;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -17,7 +18,7 @@ use tch::{Kind, Tensor};
 pub struct Args {
     #[command(flatten)]
     inputs: Inputs,
-    /// Noise levels in 8-bit units
+    /// Noise levels in 8-bit units, above 0
     #[arg(long, value_delimiter = ',', default_value = "100,50,25,15,10,5,2,1,0.5,0.1,0.01", value_parser = bounded)]
     sigma: Vec<f64>,
     /// Images, spread evenly over the data
@@ -47,6 +48,10 @@ struct Row {
 /// # Errors
 /// If inputs cannot be read, do not have classes, or results cannot be written.
 pub fn run(args: &Args) -> Result<()> {
+    ensure!(
+        args.sigma.iter().all(|&s| s > 0.0),
+        "--sigma: eq. 9 divides by the noise level, which is above 0"
+    );
     let (doubles, images) = args.inputs.open(Kind::Double, &[Need::Energy, Need::Logits])?;
     let (floats, _) = args.inputs.open(Kind::Float, &[Need::Energy, Need::Logits])?;
     let settings = serde_json::json!({ "data": args.inputs.data_name(), "images": args.images });
@@ -55,14 +60,14 @@ pub fn run(args: &Args) -> Result<()> {
     for (double, float) in doubles.iter().zip(&floats) {
         let batch = Batch::spread(&images, args.images as usize, double)?;
         batch.require_classes(double)?;
-        for &sigma in args.sigma.iter().filter(|&&s| s > 0.0) {
+        for &sigma in &args.sigma {
             report.row(&format!("{}/{sigma}", double.key()), || study(double, float, &batch, sigma))?;
             bar.inc(1);
         }
     }
     bar.finish_and_clear();
     plot(&args.inputs.output.join("adversarial.png"), &panels(&report))?;
-    println!("{}", report.markdown()?);
+    line(report.markdown()?);
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::pgd::{Norm, Pgd, smoothed};
 use super::report::{Report, progress};
 use super::subject::{Batch, Inputs, Need, Subject, bounded, correct};
+use crate::console::line;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -97,7 +98,7 @@ pub fn run(args: &Args) -> Result<()> {
             panel(&report, Norm::L2, "l2 PGD", "strength (image units)"),
         ],
     )?;
-    println!("{}", report.markdown()?);
+    line(report.markdown()?);
     Ok(())
 }
 

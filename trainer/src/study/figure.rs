@@ -69,6 +69,10 @@ impl Axis {
     /// A linear vertical axis with room for the series.
     pub fn around(label: &str, series: &[Series]) -> Axis {
         let (low, high) = extent(series);
+        if low > high {
+            // There is no finite value.
+            return Axis::linear(label, 0.0, 1.0);
+        }
         let margin = 0.08 * (high - low).max(1e-9);
         Axis::linear(label, low - margin, high + margin)
     }
@@ -77,7 +81,7 @@ impl Axis {
     /// span too little for more than one tick.
     pub fn log_around(label: &str, series: &[Series]) -> Axis {
         let (low, high) = extent(series);
-        if high < 4.0 * low {
+        if low > high || high < 4.0 * low {
             return Axis::around(label, series);
         }
         Axis::log(label, low / 1.3, high * 1.3)
@@ -329,6 +333,9 @@ impl Ranged for Log {
     }
 }
 
+/// Largest picture that is drawn.
+const MAX_BYTES: usize = 1 << 30;
+
 fn plain(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("a plot cannot be drawn: {error}")
 }
@@ -338,7 +345,9 @@ fn draw(path: &Path, size: (u32, u32), paint: impl FnOnce(&Area) -> Result<()>) 
     let registered = *FONTS
         .get_or_init(|| register_font(FONT, FontStyle::Normal, epaint_default_fonts::HACK_REGULAR).is_ok());
     anyhow::ensure!(registered, "the font cannot be read");
-    let mut pixels = vec![255; (size.0 * size.1 * 3) as usize];
+    let bytes = 3 * size.0 as usize * size.1 as usize;
+    anyhow::ensure!(bytes <= MAX_BYTES, "{}: {}×{} pixels are too many", path.display(), size.0, size.1);
+    let mut pixels = vec![255; bytes];
     {
         let area = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
         paint(&area)?;
@@ -377,6 +386,21 @@ mod tests {
         let ink =
             |from: u32| (from..from + PANEL.0).any(|x| (13..30).any(|y| image.get_pixel(x, y).0[0] < 100));
         assert!(ink(0) && !ink(PANEL.0));
+    }
+
+    /// plotters looks for ever for the ticks of an axis without end.
+    #[test]
+    fn a_plot_of_no_value_has_axes() {
+        let dir = tempfile::tempdir().unwrap();
+        for points in [vec![], vec![(1.0, f64::NAN)]] {
+            let series = vec![Series::new("a", Mark::LinePoints, 1, points)];
+            for y in [Axis::around("y", &series), Axis::log_around("y", &series)] {
+                let (title, legend) = ("title".into(), Legend::UpperRight);
+                let panel =
+                    Panel { title, x: Axis::linear("x", 0.0, 1.0), y, legend, series: series.clone() };
+                plot(&dir.path().join("plot.png"), &[panel]).unwrap();
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::report::{Report, progress};
 use super::subject::{Batch, Inputs, Need, Subject, bounded};
+use crate::console::line;
 use crate::convert::sum;
 use crate::quality::psnr;
 use anyhow::Result;
@@ -57,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     bar.finish_and_clear();
     plot(&args.inputs.output.join("generalize.png"), &[panel(&report)])?;
-    println!("{}", report.markdown()?);
+    line(report.markdown()?);
     Ok(())
 }
 

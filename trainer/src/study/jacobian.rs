@@ -4,6 +4,7 @@ use super::figure::sheet;
 use super::lanczos::{Eigenpair, Lanczos, symmetry_defect};
 use super::report::{Report, number, progress};
 use super::subject::{Batch, Inputs, Model, Need, Subject, bounded, noise_like, norms};
+use crate::console::line;
 use crate::convert::sum;
 use crate::quality::psnr;
 use anyhow::Result;
@@ -117,7 +118,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     bar.finish_and_clear();
-    println!("{}", report.markdown()?);
+    line(report.markdown()?);
     Ok(())
 }
 

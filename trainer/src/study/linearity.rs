@@ -4,6 +4,7 @@ use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::jacobian::Jacobian;
 use super::report::{Report, progress};
 use super::subject::{Batch, Inputs, Subject, bounded, correct, norms};
+use crate::console::line;
 use crate::convert::sum;
 use anyhow::Result;
 use gradresnet_models::Graph;
@@ -67,7 +68,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     bar.finish_and_clear();
     plot(&args.inputs.output.join("linearity.png"), &panels(&report))?;
-    println!("{}", report.markdown()?);
+    line(report.markdown()?);
     Ok(())
 }
 

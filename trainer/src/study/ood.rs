@@ -2,6 +2,7 @@
 
 use super::report::{Report, progress};
 use super::subject::{Batch, Inputs, Need, Subject, bounded, noise_like};
+use crate::console::line;
 use crate::data::images::{Images, Split};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -96,7 +97,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     bar.finish_and_clear();
-    println!("{}", report.markdown()?);
+    line(report.markdown()?);
     Ok(())
 }
 

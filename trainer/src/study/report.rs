@@ -75,7 +75,11 @@ impl<T: Serialize + DeserializeOwned> Report<T> {
         let index = match rows.iter().position(|r| r.key == key) {
             Some(index) => index,
             None => {
-                rows.push(Keyed { key: key.to_string(), row: compute()? });
+                let row = compute()?;
+                // JSON has no NaN, and a report that holds one could not be read again.
+                serde_json::from_value::<T>(serde_json::to_value(&row)?)
+                    .with_context(|| format!("{key}: a figure is not a number, and the row is left out"))?;
+                rows.push(Keyed { key: key.to_string(), row });
                 let index = rows.len() - 1;
                 let json = serde_json::to_string_pretty(&self.contents)? + "\n";
                 staged::write_file(&self.path, json.as_bytes())?;

@@ -3,6 +3,7 @@
 use super::figure::sheet;
 use super::report::{Report, progress};
 use super::subject::{Batch, Inputs, Need, Subject, bounded, correct, noise_like, norms};
+use crate::console::line;
 use crate::convert::sum;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -102,7 +103,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     bar.finish_and_clear();
-    println!("{}", report.markdown()?);
+    line(report.markdown()?);
     Ok(())
 }
 

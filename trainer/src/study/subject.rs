@@ -149,7 +149,7 @@ impl Inputs {
     /// # Errors
     /// If a checkpoint or the images cannot be read, or a network is not of the kind that is needed.
     pub fn open(&self, kind: Kind, needs: &[Need]) -> Result<(Vec<Subject>, Images)> {
-        let device = self.machine.prepare();
+        let (device, _) = self.machine.prepare();
         let subjects: Vec<Subject> =
             self.checkpoints.iter().map(|dir| Subject::read(dir, kind, device)).collect::<Result<_>>()?;
         for (subject, dir) in subjects.iter().zip(&self.checkpoints) {
@@ -204,7 +204,10 @@ impl Batch {
             planes.iter().map(|p| p.size()[dimension]).min().unwrap_or(0) / stride * stride
         };
         let (height, width) = (side(1), side(2));
-        ensure!(height > 0 && width > 0, "an image is smaller than {stride}, the stride of the network");
+        ensure!(
+            height > 0 && width > 0,
+            "an image of --data is smaller than {stride} pixels, the stride of the network"
+        );
         let centres: Vec<Tensor> = planes
             .iter()
             .map(|p| {
@@ -226,9 +229,12 @@ impl Batch {
     /// # Errors
     /// If the images do not have those of the network.
     pub fn require_classes(&self, subject: &Subject) -> Result<&Tensor> {
-        self.classes
-            .as_ref()
-            .with_context(|| format!("the images do not have the classes of {}", subject.spec.name))
+        self.classes.as_ref().with_context(|| {
+            let name = &subject.spec.name;
+            format!(
+                "the images do not have the classes of {name}; --data names a folder with one folder for each"
+            )
+        })
     }
 
     /// Parts that fit through the network together, with the index of their first image.

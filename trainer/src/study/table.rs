@@ -1,6 +1,7 @@
 //! `table`: runs in the shape of Tables 1, 2 and 3, beside the paper's own figures.
 
 use super::report::Report;
+use crate::console::line;
 use crate::evaluate::rounded_down;
 use anyhow::{Result, ensure};
 use gradresnet_models::{Measurement, Spec, Task, checkpoint};
@@ -85,7 +86,7 @@ pub fn run(args: &Args) -> Result<()> {
             report.row(&key, || Ok(row))?;
         }
     }
-    println!("{}", report.markdown()?);
+    line(report.markdown()?);
     Ok(())
 }
 

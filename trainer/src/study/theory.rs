@@ -4,6 +4,7 @@ use super::asymptotics::{self, Constants};
 use super::figure::{Axis, Legend, Mark, Panel, Series, plot};
 use super::gaussian::{Node, Truth, conditional_entropy, cross_entropy, fit_discriminative, fit_generative};
 use super::report::{Report, progress};
+use crate::console::line;
 use anyhow::{Result, ensure};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -132,7 +133,7 @@ pub fn run(args: &Args) -> Result<()> {
     plot(&args.output.join("error.png"), &errors)?;
     plot(&args.output.join("scaled-error.png"), &scaled)?;
     plot(&args.output.join("figure1.png"), &figure1())?;
-    println!("{}\n{}", constants_report.markdown()?, report.markdown()?);
+    line(format_args!("{}\n{}", constants_report.markdown()?, report.markdown()?));
     Ok(())
 }
 

@@ -55,7 +55,7 @@ pub fn images(dir: &Path) {
 
 /// On the CPU, with images in `data`.
 pub fn place(data: &Path) -> Place {
-    Place { data: data.to_path_buf(), device: Device::Cpu, loader_threads: 2 }
+    Place { data: data.to_path_buf(), device: Device::Cpu, threads: None, loader_threads: 2 }
 }
 
 /// Steps of `run`.
