@@ -71,7 +71,7 @@ pub fn picture(bytes: &[u8]) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let (source, target) = (dir.path().join("source"), dir.path().join("target"));
     std::fs::write(&source, bytes).unwrap();
-    if Picture::memory(&source).is_ok_and(|memory| memory > PICTURE_BYTES) {
+    if Picture::header(&source).is_ok_and(|header| header.bytes > PICTURE_BYTES) {
         return false;
     }
     let Ok(picture) = Picture::read(&source) else { return false };

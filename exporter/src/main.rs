@@ -98,10 +98,14 @@ fn run(cli: &Cli) -> Result<Report> {
         PrecisionArgument::Float16 => Precision::Float16,
     };
     let options = Options { weights, precision, opset: cli.opset, overwrite: cli.overwrite };
-    export(&checkpoint, &cli.output, &options).map_err(|error| match error.kind() {
-        // These name their file.
-        ErrorKind::Models(_) | ErrorKind::Engine(_) => error.into(),
-        _ => anyhow::Error::from(error).context(cli.checkpoint.display().to_string()),
+    export(&checkpoint, &cli.output, &options).map_err(|error| {
+        let named = match error.kind() {
+            ErrorKind::Models(error) => error.path().is_some(),
+            ErrorKind::Engine(error) => error.path().is_some(),
+            _ => false,
+        };
+        let error = anyhow::Error::from(error);
+        if named { error } else { error.context(cli.checkpoint.display().to_string()) }
     })
 }
 

@@ -37,6 +37,6 @@ pub mod zoo;
 
 pub use error::{Error, ErrorKind, Result, silence_caught_panics};
 pub use gradresnet_models::{Bundle, Spec};
-pub use picture::{Encoding, Format, MAX_PIXELS, Picture, extensions, names};
+pub use picture::{Encoding, Format, Header, MAX_PIXELS, Picture, extensions, names};
 pub use session::Session;
 pub use tiling::Tiling;

@@ -7,11 +7,16 @@
 //! a damaged model must not be passed over for another.
 
 use crate::error::{At, ErrorKind, Result};
-use gradresnet_models::{Bundle, checkpoint::SPEC};
+use gradresnet_models::Bundle;
+use gradresnet_models::bundle::{DENOISER, FORWARD};
+use gradresnet_models::checkpoint::{GOLDEN, MODEL, SPEC};
 use std::path::{Path, PathBuf};
 
 /// Directories above the program that are looked into.
 const ANCESTORS: usize = 4;
+
+/// Any of these makes a folder a model, if a damaged one.
+const FILES: [&str; 5] = [SPEC, FORWARD, DENOISER, GOLDEN, MODEL];
 
 /// The variable that names the first of the places.
 const VARIABLE: &str = "GRADRESNET_MODELS";
@@ -103,7 +108,7 @@ pub fn list() -> Result<Vec<(PathBuf, Result<Bundle>)>> {
             if dir.is_dir()
                 && let Some(name) = dir.file_name().filter(|name| !hidden(name))
                 && seen.insert(name.to_os_string())
-                && dir.join(SPEC).symlink_metadata().is_ok()
+                && FILES.iter().any(|file| dir.join(file).symlink_metadata().is_ok())
             {
                 let bundle = Bundle::open(&dir).map_err(Into::into);
                 found.push((dir, bundle));

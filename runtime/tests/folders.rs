@@ -643,5 +643,6 @@ fn outputs_are_measured_against_the_references_of_their_names() {
     std::fs::copy(dir.join("clean/a.png"), dir.join("clean/b.tif")).unwrap();
     let output = psnr(&[]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("could both be its reference"), "{}", stderr(&output));
+    let text = stderr(&output);
+    assert!(text.contains("could both be its reference") && text.contains("image: 1 of 4"), "{text}");
 }

@@ -584,6 +584,16 @@ weight_decay = 0.0
         assert!(missed.is_empty(), "{}", missed.join("\n"));
     }
 
+    /// The noise levels of a model are those that it denoises.
+    #[test]
+    fn the_levels_of_a_spec_are_those_of_the_term_that_denoises() {
+        let config = Config::parse(GOOD).unwrap();
+        let max = |config: &Config| (255.0 * config.spec(vec!["a".into(), "b".into()]).sigma.max).round();
+        assert_eq!(max(&config), 70.0);
+        assert_eq!(max(&Config { denoising: None, ..config.clone() }), 4.0);
+        assert_eq!(max(&Config { denoising: None, jem: None, ..config }), 20.0);
+    }
+
     #[test]
     fn what_is_missing_is_refused_with_the_line_of_its_table() {
         for (gone, table, expected) in [

@@ -28,10 +28,14 @@ impl Machine {
     /// As [`Machine::prepare`], with the device, as by [`name`], and the threads of before where the arguments name none.
     ///
     /// # Errors
-    /// If that device is not there.
+    /// If that device is not there, or the number of threads is none that the arguments accept.
     pub fn prepare_as(&self, device: Option<&str>, threads: Option<u16>) -> Result<(Device, Option<u16>)> {
-        let before =
-            || device.map(parse).transpose().context("the run computed there; --device names another");
+        ensure!(threads.is_none_or(|n| (1..=1024).contains(&n)), "`threads` must be 1 to 1024");
+        let before = || {
+            let cause =
+                || format!("the run computed on {}; --device names another", device.unwrap_or_default());
+            device.map(parse).transpose().with_context(cause)
+        };
         let device = if self.device.is_some() { self.device } else { before()? };
         Ok(Machine { device, threads: self.threads.or(threads) }.prepare())
     }
@@ -111,6 +115,7 @@ mod tests {
         let machine = |threads| Machine { device: None, threads };
         assert_eq!(machine(None).prepare_as(Some("cpu"), Some(1)).unwrap(), (Device::Cpu, Some(1)));
         assert_eq!(machine(Some(2)).prepare_as(Some("cpu"), Some(1)).unwrap(), (Device::Cpu, Some(2)));
+        assert!(machine(None).prepare_as(None, Some(0)).is_err());
         // Not silently on the processor.
         let error = machine(None).prepare_as(Some("cuda:999"), None).unwrap_err();
         assert!(format!("{error:#}").contains("--device"), "{error:#}");

@@ -205,7 +205,7 @@ impl Run {
         let path = folder.join(OPTIMIZER);
         let (saved, _) = tensors::read(&path)?;
 
-        let place = place(&state)?;
+        let place = place(&state).with_context(|| folder.join(STATE).display().to_string())?;
         (state.device, state.threads) = (Some(name(place.device)), place.threads);
         let images = Images::open(&place.data, Split::Train)
             .context("the training images of this run; if they have moved, say where with --data")?;

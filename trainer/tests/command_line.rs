@@ -71,10 +71,6 @@ fn fit_then_eval_then_record() {
     assert!(String::from_utf8_lossy(&out.stderr).contains("resume"));
     // A finished run has nothing left to do.
     assert!(run(&["resume", text(&run_dir)]).status.success());
-    let state = std::fs::read_to_string(run_dir.join("checkpoint/state.json")).unwrap();
-    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
-    assert_eq!([&state["device"], &state["threads"]], [&serde_json::json!("cpu"), &serde_json::json!(1)]);
-
     let checkpoint = run_dir.join("checkpoint");
     let eval =
         ["eval", text(&checkpoint), "--data", text(&data), "--sigma", "10,25", "--json", "--threads", "1"];
@@ -128,6 +124,28 @@ fn fit_then_eval_then_record() {
     escaped.extend(["--record", "\u{1b}[31m"]);
     assert_eq!(run(&escaped).status.code(), Some(1));
     assert_eq!(gradresnet_models::Spec::read(&checkpoint.join("spec.json")).unwrap(), spec);
+}
+
+/// A run goes on with its threads, unless it is given others.
+#[test]
+fn a_resumed_run_keeps_its_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, data, run_dir) =
+        (dir.path().join("tiny.toml"), dir.path().join("photos"), dir.path().join("run"));
+    photographs(&data);
+    std::fs::write(&config, CONFIG).unwrap();
+    let fit = ["fit", "--config", text(&config), "--data", text(&data), "-o", text(&run_dir)];
+    assert!(run(&[&fit[..], &["--threads", "2"]].concat()).status.success());
+    for (steps, given, threads) in [(8, &[][..], 2), (12, &["--threads", "1"], 1), (16, &[], 1)] {
+        let longer = CONFIG.replace("steps = 4", &format!("steps = {steps}"));
+        std::fs::write(run_dir.join("config.toml"), longer).unwrap();
+        let out = run(&[&["resume", text(&run_dir)], given].concat());
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let state = std::fs::read(run_dir.join("checkpoint/state.json")).unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+        let expected = serde_json::json!([steps, "cpu", threads]);
+        assert_eq!(serde_json::json!([state["step"], state["device"], state["threads"]]), expected);
+    }
 }
 
 /// Two states of a run, the second four steps after the first, and the network between them.

@@ -9,6 +9,7 @@ use gradresnet_models::{Array, Checkpoint, Task};
 use gradresnet_train::config::Config;
 use gradresnet_train::fit::fit;
 use gradresnet_train::run::{CHECKPOINT, CONFIG, Run, Step};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -437,8 +438,23 @@ fn a_checkpoint_of_another_network_is_refused() {
     let error = format!("{:#}", Run::resume(&run_dir, |s| Ok(place(&s.data))).unwrap_err());
     assert!(error.contains("its architecture is not that of the config"), "{error}");
 
-    // The data may have gone, or have changed.
     std::fs::write(run_dir.join(CONFIG), text(8)).unwrap();
+    // The optimiser's file is untrusted too.
+    let path = run_dir.join(CHECKPOINT).join("optimizer.safetensors");
+    let sound = std::fs::read(&path).unwrap();
+    let (tensors, _) = gradresnet_models::tensors::parse(&sound).unwrap();
+    let name = tensors.keys().next().unwrap();
+    let mut changed = tensors.clone();
+    let shape = changed[name].shape().to_vec();
+    let count = shape.iter().product();
+    changed.insert(name.clone(), Array::f32(&shape, vec![f32::NAN; count]).unwrap());
+    std::fs::write(&path, gradresnet_models::tensors::serialise(&changed, &BTreeMap::new()).unwrap())
+        .unwrap();
+    let error = format!("{:#}", Run::resume(&run_dir, |s| Ok(place(&s.data))).unwrap_err());
+    assert!(error.contains("optimizer.safetensors") && error.contains("not finite"), "{error}");
+    std::fs::write(&path, sound).unwrap();
+
+    // The data may have gone, or have changed.
     std::fs::rename(data.join("dog"), data.join("eel")).unwrap();
     let error = format!("{:#}", Run::resume(&run_dir, |s| Ok(place(&s.data))).unwrap_err());
     assert!(error.contains("not the images that the run began with (8 then, 8 now"), "{error}");

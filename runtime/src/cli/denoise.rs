@@ -491,8 +491,9 @@ impl Plan {
     /// Reads a picture once there is memory for it and its reference. Both are claimed together: two files that each
     /// held one share and waited for a second would wait for ever.
     fn read(&self, path: &Path, reference: Option<&Path>) -> Result<(workers::Share<'_>, Picture)> {
-        let of_picture = Picture::memory(path)?;
-        let of_reference = reference.map_or(Ok(0), Picture::memory).map_err(|e| about(path, e))?;
+        let of_picture = Picture::header(path)?.bytes;
+        let of_reference = reference.map(Picture::header).transpose().map_err(|e| about(path, e))?;
+        let of_reference = of_reference.map_or(0, |header| header.bytes);
         let share = self.budget.take(needed(of_picture, of_reference));
         Ok((share, Picture::read(path)?))
     }

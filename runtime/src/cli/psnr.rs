@@ -2,7 +2,7 @@
 
 use super::console::{Console, Outcome, about, images as in_words};
 use super::inputs::{Input, InputArgs};
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use gradresnet::Picture;
 use gradresnet::psnr::of_pictures;
 use rayon::prelude::*;
@@ -42,19 +42,17 @@ pub fn run(args: &Args) -> Result<Outcome> {
     );
     let (images, references) = (list(&args.dir)?, list(&args.reference)?);
     let places = References::new(&args.reference, &references);
-    let pairs: Vec<(&Input, Result<&Input>)> = images.iter().map(|image| (image, places.of(image))).collect();
     let console = Console::new(images.len(), false);
-    let measured: Vec<Result<f64>> = pairs
+    let measured: Vec<Result<f64>> = images
         .par_iter()
-        .map(|(Input { path, .. }, reference)| {
-            let value = match reference {
-                Ok(reference) => {
-                    (|| Ok(of_pictures(&Picture::read(path)?, &Picture::read(&reference.path)?)?))()
-                }
-                Err(error) => Err(anyhow!("{error:#}")),
+        .map(|image| {
+            let measure = || {
+                let reference = places.of(image)?;
+                Ok(of_pictures(&Picture::read(&image.path)?, &Picture::read(&reference.path)?)?)
             };
+            let value = measure().map_err(|error: anyhow::Error| about(&image.path, error));
             console.advance();
-            value.map_err(|error| about(path, error))
+            value
         })
         .collect();
     let mut values = Vec::new();
@@ -67,7 +65,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
         }
         values.extend(value.ok());
     }
-    let used: HashSet<&Path> = pairs.iter().flat_map(|(_, r)| r).map(|r| r.path.as_path()).collect();
+    let used: HashSet<&Path> =
+        images.iter().flat_map(|image| places.candidates(image)).map(|r| r.path.as_path()).collect();
     let unused = references.len() - used.len();
     if !values.is_empty() {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
@@ -111,18 +110,22 @@ impl<'a> References<'a> {
         References { dir, whole: references.iter().map(|r| (r.relative.as_path(), r)).collect(), stems }
     }
 
-    /// The one of the same path; if there is none, the one whose path differs in its extension alone.
+    /// The one of the same path; if there is none, those whose paths differ in their extensions alone.
+    fn candidates(&self, image: &Input) -> &[&'a Input] {
+        let same = self.whole.get(image.relative.as_path()).map(std::slice::from_ref);
+        same.or_else(|| self.stems.get(&image.relative.with_extension("")).map(Vec::as_slice))
+            .unwrap_or_default()
+    }
+
+    /// The only candidate.
     fn of(&self, image: &Input) -> Result<&'a Input> {
-        if let Some(same) = self.whole.get(image.relative.as_path()) {
-            return Ok(same);
-        }
-        match self.stems.get(&image.relative.with_extension("")).map(Vec::as_slice) {
-            Some([one]) => Ok(one),
-            Some([one, other, ..]) => {
+        match self.candidates(image) {
+            [one] => Ok(one),
+            [] => bail!("no reference with this name in {}", self.dir.display()),
+            [one, other, ..] => {
                 let (one, other) = (one.path.display(), other.path.display());
                 bail!("{one} and {other} could both be its reference; give it the extension of one of them")
             }
-            _ => bail!("no reference with this name in {}", self.dir.display()),
         }
     }
 }

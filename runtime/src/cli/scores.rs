@@ -6,8 +6,9 @@ use super::model::{JobsArgs, ModelArgs};
 use super::workers::{self, Budget};
 use anyhow::{Result, ensure};
 use gradresnet::engine::Graph;
-use gradresnet::{Error, ErrorKind, Picture, zoo};
+use gradresnet::{Error, ErrorKind, Header, Picture, zoo};
 use serde_json::json;
+use std::path::Path;
 use std::sync::OnceLock;
 
 /// Print −log p(y) of images, an anomaly score
@@ -57,19 +58,20 @@ pub fn energy(args: &EnergyArgs) -> Result<Outcome> {
     let spec = session.spec();
     ensure!(spec.has_energy(), Error::from(ErrorKind::NoEnergy(spec.name.clone())));
     let budget = Budget::new(rayon::current_num_threads() as u64 * workers::MEMORY_PER_THREAD);
-    each(&found, args.json, "energy", |picture| {
-        let (height, width) = picture.size();
-        let pixels = (height as u64).saturating_mul(width as u64);
-        let _share = budget.take(pixels.saturating_mul(session.bytes_per_pixel(Graph::Forward)));
-        session.energy_picture(picture)
+    each(&found, args.json, "energy", |path| {
+        // One share for the picture and the run: two that each held one and waited for another would wait for ever.
+        let Header { bytes, pixels } = Picture::header(path)?;
+        let run = pixels.saturating_mul(session.bytes_per_pixel(Graph::Forward));
+        let _share = budget.take(run.saturating_add(2 * bytes));
+        session.energy_picture(&Picture::read(path)?)
     })
 }
 
 pub fn noise(args: &NoiseArgs) -> Result<Outcome> {
     let range = zoo::find(&args.model)?.spec().sigma;
     args.jobs.start()?;
-    each(&args.inputs.find(None), args.json, "sigma", |picture| {
-        Ok(255.0 * gradresnet::noise::estimate(picture).within(range).sigma)
+    each(&args.inputs.find(None), args.json, "sigma", |path| {
+        Ok(255.0 * gradresnet::noise::estimate(&Picture::read(path)?).within(range).sigma)
     })
 }
 
@@ -78,7 +80,7 @@ fn each(
     found: &Found,
     json: bool,
     key: &str,
-    score: impl Fn(&Picture) -> gradresnet::Result<f32> + Sync,
+    score: impl Fn(&Path) -> gradresnet::Result<f32> + Sync,
 ) -> Result<Outcome> {
     let console = found.console(false);
     // A few at a time, so that results appear in order while the work goes on.
@@ -86,9 +88,8 @@ fn each(
         let scores: Vec<OnceLock<Result<f32>>> = some.iter().map(|_| OnceLock::new()).collect();
         let places: Vec<(&Input, &OnceLock<Result<f32>>)> = some.iter().zip(&scores).collect();
         workers::for_each(&places, &console, |(input, place)| {
-            let value = Picture::read(&input.path).and_then(|picture| score(&picture));
             // Every place is filled once.
-            let _ = place.set(value.map_err(|e| about(&input.path, e)));
+            let _ = place.set(score(&input.path).map_err(|e| about(&input.path, e)));
         });
         for (input, score) in some.iter().zip(scores) {
             let path = input.path.display().to_string();

@@ -3,7 +3,7 @@
 use super::format::{Format, names};
 use super::metadata::Metadata;
 use super::samples::Samples;
-use super::{MAX_PIXELS, Picture, png_file, tiff_file};
+use super::{Header, MAX_PIXELS, Picture, png_file, tiff_file};
 use crate::error::{ErrorKind, Result};
 use gradresnet_models::staged;
 use image::codecs::png::PngDecoder;
@@ -24,19 +24,23 @@ const CMYK: &str = "the image is CMYK; convert it to RGB first";
 /// How TIFF files with 64-bit offsets begin.
 const BIG_TIFF: [&[u8; 4]; 2] = [b"II+\0", b"MM\0+"];
 
-/// Memory in bytes that the decoded samples of a file take.
-pub(super) fn memory(path: &Path) -> Result<u64> {
+/// What the decoded samples of a file take.
+pub(super) fn header(path: &Path) -> Result<Header> {
     let mut reader = open(path)?;
+    let length = std::fs::metadata(path)?.len();
     match reader.format() {
         Some(ImageFormat::Png) => reader.limits(png_file::limits(path)?),
         // It is refused when it is read, and its decoder would hold all of it.
-        Some(ImageFormat::Jpeg) if std::fs::metadata(path)?.len() > MAX_JPEG_BYTES => return Ok(0),
+        Some(ImageFormat::Jpeg) if length > MAX_JPEG_BYTES => return Ok(Header { bytes: 0, pixels: 0 }),
         _ => {}
     }
     match reader.into_decoder() {
-        Ok(decoder) => Ok(decoder.total_bytes()),
+        Ok(decoder) => {
+            let (width, height) = decoder.dimensions();
+            Ok(Header { bytes: decoder.total_bytes(), pixels: u64::from(width) * u64::from(height) })
+        }
         // TIFF files that this crate reads itself, and unreadable ones.
-        Err(_) => tiff_file::decoded_bytes(path).or_else(|_| Ok(std::fs::metadata(path)?.len())),
+        Err(_) => tiff_file::header(path).or(Ok(Header { bytes: length, pixels: 0 })),
     }
 }
 
@@ -49,9 +53,15 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
             refused(format!("{format:?} files are not read; convert it to one of {}", names()))
         })?,
     };
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_DECODER_BYTES);
+    if format == Format::Png {
+        limits = png_file::limits(path)?;
+    }
+    reader.limits(limits.clone());
     let again = || -> Result<BufReader<File>> { Ok(BufReader::new(File::open(path)?)) };
     let frames = match format {
-        Format::Png if PngDecoder::with_limits(again()?, png_file::limits(path)?)?.is_apng()? => 2,
+        Format::Png if PngDecoder::with_limits(again()?, limits.clone())?.is_apng()? => 2,
         Format::Webp if WebPDecoder::new(again()?)?.has_animation() => 2,
         Format::Tiff => tiff_file::pages(path)?,
         _ => 1,
@@ -62,9 +72,6 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
     if frames > 1 {
         return Err(refused("it holds more than one image; split it first".into()));
     }
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_DECODER_BYTES);
-    reader.limits(if format == Format::Png { png_file::limits(path)? } else { limits.clone() });
 
     let grey = if format == Format::Tiff { tiff_file::read_grey(path, bound)? } else { None };
     let (mut metadata, orientation, mut samples, (mut height, mut width), channels);
@@ -159,6 +166,12 @@ pub(super) fn named(error: crate::Error) -> crate::Error {
     let cause = match error.kind() {
         ErrorKind::Io(error) | ErrorKind::Image(ImageError::IoError(error)) => error.kind(),
         ErrorKind::Image(ImageError::Unsupported(reason)) => return unsupported(reason),
+        ErrorKind::Image(ImageError::Limits(_)) => {
+            return refused(
+                "it takes too much memory: what it holds beside its pixels, such as EXIF and XMP, may be too large; remove that first"
+                    .into(),
+            );
+        }
         _ => return error,
     };
     match cause {

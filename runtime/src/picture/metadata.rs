@@ -57,19 +57,24 @@ fn erase_thumbnail(exif: &mut [u8]) {
         Some(directory + 2 + 12 * number(exif, directory, 2)?)
     };
     let Some(link) = link(exif) else { return };
-    // Where the thumbnail is a JPEG file of its own.
-    let thumbnail = |exif: &[u8]| -> Option<(usize, usize)> {
-        const OFFSET: usize = 0x201;
-        const LENGTH: usize = 0x202;
+    // Tags of the offset and the length: of a JPEG file, and of uncompressed pixels in one strip.
+    const PLACES: [(usize, usize); 2] = [(0x201, 0x202), (0x111, 0x117)];
+    const SHORT: usize = 3;
+    let thumbnail = |exif: &[u8], (offset, length): (usize, usize)| -> Option<(usize, usize)> {
         let second = number(exif, link, 4).filter(|second| *second > 0)?;
         let entries = (0..number(exif, second, 2)?).map(|i| second + 2 + 12 * i);
-        let find = |tag| entries.clone().find(|at| number(exif, *at, 2) == Some(tag));
-        Some((number(exif, find(OFFSET)? + 8, 4)?, number(exif, find(LENGTH)? + 8, 4)?))
+        let value = |tag| -> Option<usize> {
+            let entry = entries.clone().find(|at| number(exif, *at, 2) == Some(tag))?;
+            number(exif, entry + 8, if number(exif, entry + 2, 2)? == SHORT { 2 } else { 4 })
+        };
+        Some((value(offset)?, value(length)?))
     };
-    if let Some((start, length)) = thumbnail(exif)
-        && let Some(bytes) = exif.get_mut(start..start.saturating_add(length))
-    {
-        bytes.fill(0);
+    for place in PLACES {
+        if let Some((start, length)) = thumbnail(exif, place)
+            && let Some(bytes) = exif.get_mut(start..start.saturating_add(length))
+        {
+            bytes.fill(0);
+        }
     }
     if let Some(link) = exif.get_mut(link..link + 4) {
         link.fill(0);
@@ -93,16 +98,18 @@ fn set_xmp_upright(xmp: &mut [u8]) {
 mod tests {
     use super::*;
 
-    /// Two directories in both byte orders: the orientation, and a thumbnail, which are the last bytes.
-    fn exif(little: bool) -> Vec<u8> {
+    /// Two directories in both byte orders: the orientation, and a thumbnail, which are the last bytes. Its length is a
+    /// LONG or a SHORT.
+    fn exif(little: bool, tags: [u16; 2], short: bool) -> Vec<u8> {
         let two = |n: u16| if little { n.to_le_bytes() } else { n.to_be_bytes() };
         let four = |n: u32| if little { n.to_le_bytes() } else { n.to_be_bytes() };
         let mut exif = if little { b"II*\0".to_vec() } else { b"MM\0*".to_vec() };
         exif.extend([four(8).as_slice(), &two(1), &two(0x112), &two(3), &four(1), &two(6), &two(0)].concat());
         exif.extend([four(26).as_slice(), &two(2)].concat());
-        for (tag, value) in [(0x201, 56), (0x202, THUMBNAIL.len() as u32)] {
-            exif.extend([two(tag).as_slice(), &two(4), &four(1), &four(value)].concat());
-        }
+        exif.extend([two(tags[0]).as_slice(), &two(4), &four(1), &four(56)].concat());
+        let length = THUMBNAIL.len() as u16;
+        let value = if short { [two(length), two(0)].concat() } else { four(length.into()).to_vec() };
+        exif.extend([two(tags[1]).as_slice(), &two(if short { 3 } else { 4 }), &four(1), &value].concat());
         exif.extend(four(0));
         assert_eq!(exif.len(), 56);
         exif.extend(THUMBNAIL);
@@ -114,7 +121,8 @@ mod tests {
     #[test]
     fn pixels_that_were_turned_are_said_to_be_upright() {
         for little in [true, false] {
-            let mut metadata = Metadata { exif: Some(exif(little)), ..Metadata::default() };
+            let exif = Some(exif(little, [0x201, 0x202], false));
+            let mut metadata = Metadata { exif, ..Metadata::default() };
             let orientation = |m: &Metadata| Orientation::from_exif_chunk(m.exif.as_ref().unwrap());
             assert_eq!(orientation(&metadata), Some(Orientation::Rotate90));
             metadata.set_upright();
@@ -124,8 +132,9 @@ mod tests {
 
     #[test]
     fn the_thumbnail_is_gone() {
-        for little in [true, false] {
-            let mut metadata = Metadata { exif: Some(exif(little)), ..Metadata::default() };
+        let kinds = [([0x201, 0x202], false), ([0x201, 0x202], true), ([0x111, 0x117], true)];
+        for (little, (tags, short)) in [true, false].into_iter().flat_map(|l| kinds.map(|kind| (l, kind))) {
+            let mut metadata = Metadata { exif: Some(exif(little, tags, short)), ..Metadata::default() };
             metadata.leave_out_thumbnail();
             let exif = metadata.exif.unwrap();
             assert_eq!(exif[22..26], [0; 4], "it is still linked");
@@ -149,7 +158,7 @@ mod tests {
 
     #[test]
     fn damaged_exif_is_left_alone() {
-        let whole = exif(true);
+        let whole = exif(true, [0x201, 0x202], false);
         for cut in 0..whole.len() {
             erase_thumbnail(&mut whole[..cut].to_vec());
         }

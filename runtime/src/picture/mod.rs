@@ -39,6 +39,15 @@ pub struct Picture {
     format: Format,
 }
 
+/// What the samples of a file take in memory; zeros for a file that will be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Of the samples as they are stored.
+    pub bytes: u64,
+    /// Rows times columns.
+    pub pixels: u64,
+}
+
 impl Picture {
     /// An 8-bit colour picture with these pixels `[3,H,W]` in image units, to be written as PNG. Until
     /// then they are kept as they are.
@@ -69,12 +78,13 @@ impl Picture {
             .at(path)
     }
 
-    /// Memory in bytes that a file's samples would take, from its header.
+    /// What a file's samples would take, from its header.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`], [`ErrorKind::Input`] for an empty file.
-    pub fn memory(path: &Path) -> Result<u64> {
-        catch_panic(|| decode::memory(path)).unwrap_or(Ok(0)).at(path)
+    /// [`ErrorKind::Io`], [`ErrorKind::Input`] for a file that is empty or ends within its header.
+    pub fn header(path: &Path) -> Result<Header> {
+        let nothing = Header { bytes: 0, pixels: 0 };
+        catch_panic(|| decode::header(path)).unwrap_or(Ok(nothing)).map_err(decode::named).at(path)
     }
 
     /// Writes the file beside its target and renames it. Samples that become integers are rounded and
@@ -377,6 +387,11 @@ mod tests {
             let error = Picture::read(&path).unwrap_err().to_string();
             assert!(error.contains(cause), "{error}");
         }
+        let sparse = dir.path().join("sparse.jpg");
+        let file = File::create(&sparse).unwrap();
+        std::fs::copy(corpus.join("good-colour.jpg"), &sparse).unwrap();
+        file.set_len(3 << 30).unwrap();
+        assert_eq!(Picture::header(&sparse).unwrap(), Header { bytes: 0, pixels: 0 });
         for (content, cause) in
             [("", "empty"), ("hello", "none of PNG"), ("GIF89a", "Gif files are not read")]
         {
@@ -386,6 +401,43 @@ mod tests {
             let error = Picture::read(&path).unwrap_err().to_string();
             assert!(error.contains(cause), "{error}");
         }
+    }
+
+    /// A grey TIFF of floats in one tile.
+    fn tiled(width: u16, height: u16, tile: u16) -> Vec<u8> {
+        // Fields: tag, type (SHORT or LONG), value. Grey floats.
+        let fields: [(u16, u16, u32); 11] = [
+            (256, 3, width.into()),
+            (257, 3, height.into()),
+            (258, 3, 32),
+            (259, 3, 1),
+            (262, 3, 1),
+            (277, 3, 1),
+            (322, 3, tile.into()),
+            (323, 3, tile.into()),
+            (324, 4, 8 + 2 + 11 * 12 + 4),
+            (325, 4, 4 * u32::from(tile).pow(2)),
+            (339, 3, 3),
+        ];
+        let mut file = b"II*\0\x08\0\0\0".to_vec();
+        file.extend((fields.len() as u16).to_le_bytes());
+        for (tag, kind, value) in fields {
+            file.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
+            file.extend([1u32.to_le_bytes(), value.to_le_bytes()].concat());
+        }
+        file.extend([0; 4]);
+        file.extend(std::iter::repeat_n(0.5f32.to_le_bytes(), usize::from(tile).pow(2)).flatten());
+        file
+    }
+
+    #[test]
+    fn a_tile_may_be_larger_than_the_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tif");
+        std::fs::write(&path, tiled(600, 500, 1024)).unwrap();
+        let picture = Picture::read(&path).unwrap();
+        assert_eq!(picture.size(), (500, 600));
+        assert!(picture.pixels().iter().all(|&v| v == 0.5));
     }
 
     /// More than the TIFF reader takes unasked.
@@ -401,22 +453,11 @@ mod tests {
         assert_eq!(Picture::read(&path).unwrap().size(), (5700, 6000));
     }
 
-    /// Chunks of PNG: length, name, data, checksum.
+    /// A chunk of PNG: length, name, data, checksum.
     fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
-        let mut checked = name.to_vec();
-        checked.extend(data);
-        let checksum = crc(&checked);
-        [&(data.len() as u32).to_be_bytes(), checked.as_slice(), &checksum.to_be_bytes()].concat()
-    }
-
-    /// CRC-32, as PNG has it.
-    fn crc(bytes: &[u8]) -> u32 {
-        let mut crc = u32::MAX;
-        for byte in bytes {
-            crc ^= u32::from(*byte);
-            (0..8).for_each(|_| crc = crc >> 1 ^ (crc & 1) * 0xEDB8_8320);
-        }
-        !crc
+        let checked = [name, data].concat();
+        let checksum = crc32fast::hash(&checked).to_be_bytes();
+        [&(data.len() as u32).to_be_bytes(), checked.as_slice(), &checksum].concat()
     }
 
     #[test]
@@ -441,6 +482,12 @@ mod tests {
             std::fs::write(&path, with(&xmp)).unwrap();
             let picture = Picture::read(&path).unwrap();
             assert_eq!((picture.size(), picture.metadata.xmp.as_deref()), ((2, 3), Some(XMP.as_bytes())));
+            // What is damaged is left out.
+            let mut damaged = chunk(b"eXIf", EXIF);
+            damaged[26] ^= 2;
+            std::fs::write(&path, with(&damaged)).unwrap();
+            let picture = Picture::read(&path).unwrap();
+            assert_eq!((picture.size(), picture.metadata.exif), ((2, 3), None), "chunks at {place}");
         }
     }
 
@@ -471,7 +518,7 @@ mod tests {
         assert!(std::fs::metadata(&target).unwrap().len() < 1 << 25);
 
         let mut info = png::Info::with_size(1, 1);
-        info.icc_profile = Some(vec![0; 100 << 20].into());
+        info.icc_profile = Some(vec![0; 200 << 20].into());
         let mut writer =
             png::Encoder::with_info(File::create(&path).unwrap(), info).unwrap().write_header().unwrap();
         writer.write_image_data(&[7]).unwrap();
@@ -484,6 +531,8 @@ mod tests {
     #[test]
     fn what_a_format_cannot_hold_is_known_before_it_is_written() {
         let wide = |width: usize| Picture::from_pixels(Array3::zeros((3, 1, width)).view());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
         for (format, width, fits) in [
             (Format::Webp, 16_384, true),
             (Format::Webp, 16_385, false),
@@ -494,8 +543,6 @@ mod tests {
             let picture = wide(width);
             assert_eq!(picture.ensure_fits(&as_format(format)).is_ok(), fits, "{format:?}, {width}");
             // What is said to fit can be written.
-            let path = tempfile::tempdir().unwrap().path().join("a");
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             assert_eq!(picture.write(&path, &as_format(format)).is_ok(), fits, "{format:?}, {width}");
         }
     }
@@ -522,6 +569,18 @@ mod tests {
         let picture = Picture::from_pixels(pixels.view());
         let small = picture.resized(4);
         assert!(small.indexed_iter().all(|((c, _, _), v)| (v - c as f32 + 0.5).abs() < 1e-6));
+    }
+
+    #[test]
+    fn stray_bytes_between_the_segments_of_a_jpeg_are_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jpg");
+        DynamicImage::new_rgb8(16, 8).save(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        // After the first segment: its marker, and its length.
+        let end = 4 + usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
+        std::fs::write(&path, [&bytes[..end], &[0, 7], &bytes[end..]].concat()).unwrap();
+        assert_eq!(Picture::read(&path).unwrap().size(), (8, 16));
     }
 
     #[test]

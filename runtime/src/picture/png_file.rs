@@ -7,7 +7,7 @@ use std::io::{BufReader, Read, Result};
 use std::path::Path;
 
 /// Memory that chunks beside the pixels may take, unpacked: a colour profile shrinks by up to a thousand.
-const MAX_BESIDE: u64 = 1 << 26;
+const MAX_BESIDE: u64 = 1 << 27;
 /// Largest chunk of EXIF or XMP after the pixels that is read.
 const MAX_CHUNK: u32 = 1 << 24;
 /// Bytes of a pixel of 16 bits with transparency.
@@ -49,13 +49,17 @@ pub(super) fn add_late(path: &Path, metadata: &mut Metadata) -> Result<()> {
             b"IDAT" => after = true,
             b"eXIf" | b"iTXt" if after && length <= MAX_CHUNK => {
                 let mut data = vec![0; length as usize];
+                let mut checksum = [0; 4];
                 file.read_exact(&mut data)?;
+                file.read_exact(&mut checksum)?;
+                if crc32fast::hash(&[name, &data].concat()).to_be_bytes() != checksum {
+                    break;
+                }
                 if name == b"eXIf" {
                     metadata.exif.get_or_insert(data);
                 } else if let Some(xmp) = data.strip_prefix(XMP) {
                     metadata.xmp.get_or_insert_with(|| xmp.to_vec());
                 }
-                file.seek_relative(4)?;
                 continue;
             }
             _ => {}

@@ -1,5 +1,6 @@
 //! What the image crate lacks for TIFF: grey float samples, transparency beside grey, EXIF and XMP.
 
+use super::Header;
 use super::decode::unsupported;
 use super::metadata::Metadata;
 use super::samples::Samples;
@@ -104,8 +105,8 @@ pub(super) fn read_grey(path: &Path, bound: impl Fn(usize, usize) -> Result<()>)
     let mut limits = Limits::default();
     limits.decoding_buffer_size = height * width * channels * usize::from(bits / 8);
     // A file may hold all of them in one strip, and what is compressed may be a little longer.
-    limits.intermediate_buffer_size =
-        limits.decoding_buffer_size + limits.decoding_buffer_size / 8 + (1 << 20);
+    let strip = limits.decoding_buffer_size + limits.decoding_buffer_size / 8 + (1 << 20);
+    limits.intermediate_buffer_size = limits.intermediate_buffer_size.max(strip);
     let samples = match decoder.with_limits(limits).read_image().map_err(unreadable)? {
         DecodingResult::U8(samples) => Samples::Eight(samples),
         DecodingResult::U16(samples) => Samples::Sixteen(samples),
@@ -140,16 +141,17 @@ fn unreadable(error: tiff::TiffError) -> crate::Error {
     }
 }
 
-/// Bytes of the samples of a file, from its header.
+/// What a file's samples will take.
 ///
 /// # Errors
 /// [`ErrorKind::Input`], [`ErrorKind::Io`].
-pub(super) fn decoded_bytes(path: &Path) -> Result<u64> {
+pub(super) fn header(path: &Path) -> Result<Header> {
     let mut decoder = open(path)?;
     let color = decoder.colortype().map_err(unreadable)?;
     let (width, height) = decoder.dimensions().map_err(unreadable)?;
     let pixel = u64::from(color.num_samples()) * u64::from(color.bit_depth()).div_ceil(8);
-    Ok((u64::from(width) * u64::from(height)).saturating_mul(pixel))
+    let pixels = u64::from(width) * u64::from(height);
+    Ok(Header { bytes: pixels.saturating_mul(pixel), pixels })
 }
 
 /// Whether the colours of a file have been multiplied by its transparency ("associated alpha").
@@ -183,7 +185,7 @@ const MAX_BESIDE: u64 = 1 << 24;
 fn read_exif(path: &Path) -> Option<Vec<u8>> {
     let file = std::fs::File::open(path).ok()?;
     // The reader loads the whole file: no more than the memory reckoned for the image. Offsets have 32 bits.
-    let most = decoded_bytes(path).ok()?.saturating_add(MAX_BESIDE).min(u64::from(u32::MAX));
+    let most = header(path).ok()?.bytes.saturating_add(MAX_BESIDE).min(u64::from(u32::MAX));
     if file.metadata().ok()?.len() > most {
         return None;
     }
@@ -203,7 +205,8 @@ fn read_exif(path: &Path) -> Option<Vec<u8>> {
 /// Memory that the values of all fields may take: any number of fields may share the bytes of one value.
 const MAX_VALUES: usize = 1 << 24;
 
-/// Fields of EXIF, or of a TIFF file, that say something about the picture, up to [`MAX_VALUES`].
+/// Fields of EXIF, or of a TIFF file, that say something about the picture, up to [`MAX_VALUES`]. The first value of all
+/// is parsed whatever its size; a text of NULs takes 24 times its own.
 fn fields(exif: Vec<u8>) -> Vec<Field> {
     let read = Reader::new().continue_on_error(true).read_raw(exif);
     let Ok(exif) = read.or_else(|error| error.distill_partial_result(|_| {})) else {

@@ -2,6 +2,7 @@
 //!
 //! The same command goes on with an interrupted study: rows that exist are not computed again.
 
+use crate::console::note;
 use anyhow::{Context, Result, ensure};
 use gradresnet_models::staged;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -66,19 +67,22 @@ impl<T: Serialize + DeserializeOwned> Report<T> {
         })
     }
 
-    /// The row named `key`: the one that is there, or a new one, written before this returns.
+    /// The row named `key`: the one that is there, or a new one, written before this returns; `None`, and a note, if one
+    /// of its figures is not a number.
     ///
     /// # Errors
     /// Those of `compute`, and if the files cannot be written.
-    pub fn row(&mut self, key: &str, compute: impl FnOnce() -> Result<T>) -> Result<&T> {
+    pub fn row(&mut self, key: &str, compute: impl FnOnce() -> Result<T>) -> Result<Option<&T>> {
         let rows = &mut self.contents.rows;
         let index = match rows.iter().position(|r| r.key == key) {
             Some(index) => index,
             None => {
                 let row = compute()?;
                 // JSON has no NaN, and a report that holds one could not be read again.
-                serde_json::from_value::<T>(serde_json::to_value(&row)?)
-                    .with_context(|| format!("{key}: a figure is not a number, and the row is left out"))?;
+                if serde_json::from_value::<T>(serde_json::to_value(&row)?).is_err() {
+                    note(format_args!("{key}: a figure is not a number; the row is left out"));
+                    return Ok(None);
+                }
                 rows.push(Keyed { key: key.to_string(), row });
                 let index = rows.len() - 1;
                 let json = serde_json::to_string_pretty(&self.contents)? + "\n";
@@ -87,7 +91,7 @@ impl<T: Serialize + DeserializeOwned> Report<T> {
                 index
             }
         };
-        Ok(&self.contents.rows[index].row)
+        Ok(Some(&self.contents.rows[index].row))
     }
 
     /// All rows, in the order in which they were computed.
@@ -173,13 +177,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("out");
         let mut report = Report::open(&folder, "rows", &1).unwrap();
-        assert_eq!(report.row("x", || row(0.25)).unwrap(), &row(0.25).unwrap());
+        assert_eq!(report.row("x", || row(0.25)).unwrap(), Some(&row(0.25).unwrap()));
         drop(report);
 
         let mut report = Report::<Row>::open(&folder, "rows", &1).unwrap();
         report.row("x", || panic!("it is there")).unwrap();
         report.row("y", || row(1.0 / 3.0)).unwrap();
         assert!(report.row("z", || anyhow::bail!("interrupted")).is_err());
+        // It could not be read again, and those that follow are not its fault.
+        assert_eq!(report.row("nan", || row(f64::NAN)).unwrap(), None);
         let table = std::fs::read_to_string(folder.join("rows.md")).unwrap();
         assert_eq!(
             table,
