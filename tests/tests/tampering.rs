@@ -128,7 +128,8 @@ fn a_graph_that_breaks_the_contract_is_refused_with_the_reason() {
 /// spec.json has no digest, and says what the outputs mean: the graphs say it too.
 #[test]
 fn a_spec_that_says_another_thing_than_the_graphs_is_refused() {
-    let changes: [(&str, fn(&mut Spec)); 5] = [
+    type Change = (&'static str, fn(&mut Spec));
+    let changes: [Change; 5] = [
         ("gradresnet.task", |s| s.task = Task::Denoising),
         ("gradresnet.classes", |s| s.classes.swap(0, 1)),
         ("gradresnet.sigma_min", |s| s.sigma.min = 0.001),
