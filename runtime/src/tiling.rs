@@ -26,8 +26,8 @@ impl Tiling {
     /// Images of at most this many pixels are not cut, where the caller does not choose.
     pub const WHOLE: usize = 512 * 512;
 
-    /// Tiles of at most `tile`×`tile` pixels (rounded up to the network's stride, and to two of them; an image is not cut along an
-    /// axis on which it is no longer than a tile), which share at least `overlap` pixels; by default
+    /// Tiles of at most `tile`×`tile` pixels (rounded up to the network's stride, and to two of them; an image is not
+    /// cut along an axis on which it is no longer than a tile), which share at least `overlap` pixels; by default
     /// [`Tiling::OVERLAP`], and a quarter of small tiles.
     ///
     /// # Errors

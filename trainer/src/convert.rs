@@ -1,7 +1,8 @@
 //! From libtorch's tensors to the arrays of the file formats and to numbers, and back.
 
-use gradresnet_models::Array;
+use anyhow::{Context, Result, ensure};
 use gradresnet_models::tensors::Values;
+use gradresnet_models::{Array, Tensors};
 use tch::{Kind, Tensor};
 
 /// A CPU tensor with the array's shape and element type.
@@ -11,6 +12,18 @@ pub fn from_array(array: &Array) -> Tensor {
         Values::F32(v) => Tensor::from_slice(v).reshape(shape),
         Values::F64(v) => Tensor::from_slice(v).reshape(shape),
     }
+}
+
+/// The tensor of this name in an untrusted checkpoint, for the place of `like`.
+///
+/// # Errors
+/// If it is missing, of another shape, or not of finite float32.
+pub fn saved(tensors: &Tensors, name: &str, like: &Tensor) -> Result<Tensor> {
+    let array = tensors.get(name).with_context(|| format!("tensor `{name}` is missing"))?;
+    ensure!(array.as_f32().is_some() && array.is_finite(), "tensor `{name}` is not finite float32");
+    let tensor = from_array(array).to_device(like.device());
+    ensure!(tensor.size() == like.size(), "tensor `{name}` has shape {:?}", tensor.size());
+    Ok(tensor)
 }
 
 /// An array with the tensor's shape; float64 if the tensor is, else float32.

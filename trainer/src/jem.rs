@@ -5,9 +5,9 @@
 //! Images lie in [−1, 1] in here, as the published constants have it, and in [0, 1] everywhere else.
 
 use crate::config::Jem;
-use crate::convert::{from_array, to_array};
-use anyhow::{Context, Result, ensure};
-use gradresnet_models::{Array, Tensors};
+use crate::convert::{saved, to_array};
+use anyhow::Result;
+use gradresnet_models::Tensors;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -70,13 +70,9 @@ impl Replay {
     /// Takes the chains of [`Replay::to_tensors`].
     ///
     /// # Errors
-    /// If they are missing or of another shape.
+    /// Those of [`saved`].
     pub fn load(&mut self, tensors: &Tensors) -> Result<()> {
-        let array: &Array = tensors.get(SAMPLES).with_context(|| format!("tensor `{SAMPLES}` is missing"))?;
-        ensure!(array.as_f32().is_some() && array.is_finite(), "tensor `{SAMPLES}` is not finite float32");
-        let saved = from_array(array).to_device(self.samples.device());
-        ensure!(saved.size() == self.samples.size(), "tensor `{SAMPLES}` has shape {:?}", saved.size());
-        self.samples = saved;
+        self.samples = saved(tensors, SAMPLES, &self.samples)?;
         Ok(())
     }
 }

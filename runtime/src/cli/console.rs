@@ -23,19 +23,14 @@ pub enum Outcome {
 /// What a shell reports of a program that writes to a reader that has gone away.
 const BROKEN_PIPE_STATUS: i32 = 141;
 
-/// A line of the result for people, on stdout, with control characters escaped.
+/// A line of the result for people, on stdout, with control characters escaped; it ends the program as [`verbatim`] does.
 pub fn line(text: impl Display) {
-    write(format_args!("{}", Printable(text)));
+    verbatim(Printable(text));
 }
 
-/// A line of JSON, which escapes control characters in its own way, or of a generated script, on stdout.
+/// A line of JSON, which escapes control characters in its own way, or of a generated script, on stdout. If it cannot be
+/// written, the program ends, since what follows could not be either: quietly if the reader has gone away (`| head`).
 pub fn verbatim(text: impl Display) {
-    write(text);
-}
-
-/// If a result cannot be written, the program ends, since what follows could not be either: quietly if the reader has
-/// gone away (`| head`).
-fn write(text: impl Display) {
     if let Err(error) = writeln!(std::io::stdout(), "{text}") {
         if error.kind() == ErrorKind::BrokenPipe {
             std::process::exit(BROKEN_PIPE_STATUS);

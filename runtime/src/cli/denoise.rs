@@ -453,9 +453,7 @@ impl Plan {
                 metadata: !args.strip,
             },
             reference: args.reference.clone(),
-            budget: Budget::new(
-                args.memory.map_or(threads as u64 * workers::MEMORY_PER_THREAD, |m| m - m / TILES),
-            ),
+            budget: args.memory.map_or_else(Budget::of_threads, |m| Budget::new(m - m / TILES)),
         })
     }
 

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 /// Print the PSNR of images against references of the same names
 ///
 /// In dB, with peak 1, over all pixels and channels. Two files are compared; in two folders, files are matched by
-/// their path below them, if need be without the extension. References without an image are counted. The images are clipped to [0, 1] first, as the literature does with outputs,
-/// and the references are not.
+/// their path below them, if need be without the extension. References without an image are counted. The images are
+/// clipped to [0, 1] first, as the literature does with outputs, and the references are not.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -57,7 +57,7 @@ pub fn energy(args: &EnergyArgs) -> Result<Outcome> {
     let session = args.model.open("photo", args.model.jobs.within(found.inputs.len()))?;
     let spec = session.spec();
     ensure!(spec.has_energy(), Error::from(ErrorKind::NoEnergy(spec.name.clone())));
-    let budget = Budget::new(rayon::current_num_threads() as u64 * workers::MEMORY_PER_THREAD);
+    let budget = Budget::of_threads();
     each(&found, args.json, "energy", |path| {
         // One share for the picture and the run: two that each held one and waited for another would wait for ever.
         let Header { bytes, pixels } = Picture::header(path)?;

@@ -50,8 +50,8 @@ pub fn for_each<T: Sync>(items: &[T], console: &Console, work: impl Fn(&T) + Syn
     next.into_inner().min(items.len())
 }
 
-/// Bytes for images and scores, where the user gives none.
-pub const MEMORY_PER_THREAD: u64 = 1 << 30;
+/// Bytes for each thread, where the user gives none.
+const MEMORY_PER_THREAD: u64 = 1 << 30;
 
 /// Memory that the files in progress share. A file that needs more than all of it is worked on alone.
 pub struct Budget {
@@ -67,6 +67,11 @@ pub struct Share<'a> {
 }
 
 impl Budget {
+    /// 1 GiB for each thread that works.
+    pub fn of_threads() -> Budget {
+        Budget::new(rayon::current_num_threads() as u64 * MEMORY_PER_THREAD)
+    }
+
     pub fn new(bytes: u64) -> Budget {
         Budget { bytes, free: Mutex::new(bytes), freed: Condvar::new() }
     }

@@ -52,7 +52,10 @@ pub(super) fn add_late(path: &Path, metadata: &mut Metadata) -> Result<()> {
                 let mut checksum = [0; 4];
                 file.read_exact(&mut data)?;
                 file.read_exact(&mut checksum)?;
-                if crc32fast::hash(&[name, &data].concat()).to_be_bytes() != checksum {
+                let mut hasher = crc32fast::Hasher::new();
+                hasher.update(name);
+                hasher.update(&data);
+                if hasher.finalize().to_be_bytes() != checksum {
                     break;
                 }
                 if name == b"eXIf" {

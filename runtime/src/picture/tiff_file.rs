@@ -163,7 +163,8 @@ pub(super) fn is_premultiplied(path: &Path) -> Result<bool> {
     Ok(kinds.unwrap_or_default().first() == Some(&ExtraSamples::AssociatedAlpha.to_u16()))
 }
 
-/// What a TIFF file says beside its pixels, and how it is turned, if it says so. Unreadable parts are left out: they must not cost the image.
+/// What a TIFF file says beside its pixels, and how it is turned, if it says so. Unreadable parts are left out: they must
+/// not cost the image.
 ///
 /// # Errors
 /// [`ErrorKind::Input`], [`ErrorKind::Io`].

@@ -10,9 +10,9 @@ mod schedule;
 pub use adamw::AdamW;
 pub use muon::Muon;
 
-use crate::convert::{from_array, to_array};
+use crate::convert::{saved, to_array};
 use crate::refusal::{Refusal, require};
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use gradresnet_models::{Parameter, ParameterKind, Tensors};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -165,19 +165,11 @@ impl Optimizer {
     /// Takes the state of [`Optimizer::to_tensors`].
     ///
     /// # Errors
-    /// If a tensor is missing or of another shape.
+    /// Those of [`saved`].
     pub fn load(&mut self, tensors: &Tensors) -> Result<()> {
         for slot in &mut self.slots {
             for (name, tensor) in slot.rule.state().iter().zip(&mut slot.state) {
-                let name = format!("{name}.{}", slot.name);
-                let array = tensors.get(&name).with_context(|| format!("tensor `{name}` is missing"))?;
-                ensure!(
-                    array.as_f32().is_some() && array.is_finite(),
-                    "tensor `{name}` is not finite float32"
-                );
-                let saved = from_array(array).to_device(tensor.device());
-                ensure!(saved.size() == tensor.size(), "tensor `{name}` has shape {:?}", saved.size());
-                *tensor = saved;
+                *tensor = saved(tensors, &format!("{name}.{}", slot.name), tensor)?;
             }
         }
         Ok(())
