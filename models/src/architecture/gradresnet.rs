@@ -162,7 +162,7 @@ pub fn has_shortcut(stage: usize, block: usize) -> bool {
 }
 
 impl Default for GradResNet {
-    /// The form that trains best at this width: `docs/models.md`, "What was tried".
+    /// The form that trains best at this width: `docs/training-history.md`, "What was tried".
     fn default() -> Self {
         GradResNet {
             stem: Stem::Cifar,
