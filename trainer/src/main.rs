@@ -11,7 +11,7 @@ use gradresnet_train::evaluate::{self, Evaluation, Prediction, evaluate, rounded
 use gradresnet_train::fit::{fit, summary};
 use gradresnet_train::metrics::METRICS;
 use gradresnet_train::nets::Network;
-use gradresnet_train::run::{CHECKPOINT, CONFIG, Place, Run};
+use gradresnet_train::run::{CHECKPOINT, CONFIG, Origin, Place, Run};
 use gradresnet_train::study::{self, subject::bounded};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
@@ -216,8 +216,7 @@ fn start(args: Fit) -> Result<()> {
         Some(path) => {
             command += &format!(" --from {}", portable(path).display());
             let checkpoint = Checkpoint::read(path)?;
-            let run = Run::start(config, place, command, Some(&checkpoint));
-            run.with_context(|| format!("cannot go on from {}", path.display()))?
+            Run::start(config, place, command, Some(Origin { path, checkpoint: &checkpoint }))?
         }
         None => Run::start(config, place, command, None)?,
     };

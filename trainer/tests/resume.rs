@@ -8,7 +8,7 @@ use common::{ARCHITECTURE, architecture, images, place, steps};
 use gradresnet_models::{Array, Checkpoint, Task};
 use gradresnet_train::config::Config;
 use gradresnet_train::fit::fit;
-use gradresnet_train::run::{CHECKPOINT, CONFIG, Run, Step};
+use gradresnet_train::run::{CHECKPOINT, CONFIG, Origin, Run, Step};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -163,6 +163,10 @@ fn losses_and_parameters_after_a_resume_are_those_of_an_uninterrupted_run() {
     }
 }
 
+fn origin(checkpoint: &Checkpoint) -> Origin<'_> {
+    Origin { path: Path::new("before"), checkpoint }
+}
+
 /// Without an average and JEM's samples, only the momentum is lost with the optimiser's state.
 #[test]
 fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
@@ -171,7 +175,7 @@ fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
     images(&data);
     let text = without_held_out(&CASES[0].2.replace("average = 0.99\n", ""));
     let config = Config::parse(&text).unwrap();
-    let start = |from| Run::start(config.clone(), place(&data), "test".into(), from);
+    let start = |from: Option<&_>| Run::start(config.clone(), place(&data), "test".into(), from.map(origin));
 
     let (uninterrupted, short) = (dir.path().join("uninterrupted"), dir.path().join("short"));
     let mut run = start(None).unwrap();
@@ -201,24 +205,30 @@ fn a_run_from_a_checkpoint_goes_on_at_its_step_with_a_new_optimiser() {
 
     run.checkpoint(&short).unwrap();
     let finished = read(&short);
-    let error = start(Some(&finished)).unwrap_err().to_string();
-    assert!(error.contains("at step 7 already") && error.contains("raise"), "{error}");
+    let refused = |run: anyhow::Result<Run>| format!("{:#}", run.unwrap_err());
+    let error = refused(start(Some(&finished)));
+    assert!(error.starts_with("cannot go on from before: it is at step 7 already"), "{error}");
+    assert!(error.contains("raise"), "{error}");
+    // What is wrong with the data is not said of the checkpoint.
+    let nowhere = place(Path::new("nowhere"));
+    let error = refused(Run::start(config.clone(), nowhere, "test".into(), Some(origin(&from))));
+    assert!(error.starts_with("nowhere"), "{error}");
     // The published average goes on, and its origin is recorded.
     let averaged = Config::parse(&text.replace("[optimizer]", "[optimizer]\naverage = 0.5")).unwrap();
     let averaged = Config { data: "others".into(), ..averaged };
-    let run = Run::start(averaged.clone(), place(&data), "test".into(), Some(&from)).unwrap();
+    let run = Run::start(averaged.clone(), place(&data), "test".into(), Some(origin(&from))).unwrap();
     run.checkpoint(&short).unwrap();
     let written = read(&short);
     assert_eq!(written.parameters, from.parameters);
     assert_eq!(written.spec.provenance.as_ref().unwrap().data, "none; then others");
     // A second leg on the same images does not name them twice.
-    let run = Run::start(averaged, place(&data), "test".into(), Some(&written)).unwrap();
+    let run = Run::start(averaged, place(&data), "test".into(), Some(origin(&written))).unwrap();
     run.checkpoint(&short).unwrap();
     assert_eq!(read(&short).spec.provenance.unwrap().data, "none; then others");
 
     let mut other = from.clone();
     other.spec.classes = vec!["a".into(), "b".into()];
-    assert!(start(Some(&other)).unwrap_err().to_string().contains("it has 2 classes"));
+    assert!(refused(start(Some(&other))).contains("it has 2 classes"));
 }
 
 const DENOISING: &str = "[denoising]\nbatch = 2\nsize = 8\nsigma = [1, 70]\n";
@@ -245,8 +255,9 @@ fn a_denoiser_learns_classes_from_where_it_is() {
     images(&data);
     let joint = averaged(&[DENOISING, CLASSIFICATION]);
     let (alone, both) = (Config::parse(&averaged(&[DENOISING])).unwrap(), Config::parse(&joint).unwrap());
-    let start =
-        |config: &Config, command: &str, from| Run::start(config.clone(), place(&data), command.into(), from);
+    let start = |config: &Config, command: &str, from: Option<&_>| {
+        Run::start(config.clone(), place(&data), command.into(), from.map(origin))
+    };
     let written = |run: &Run| {
         run.checkpoint(dir.path()).unwrap();
         Checkpoint::read(&dir.path().join(CHECKPOINT)).unwrap()
@@ -291,7 +302,7 @@ fn a_denoiser_learns_classes_from_where_it_is() {
     assert_eq!(steps(&mut run, STEPS - STOP - 1), expected);
 
     // Classes are neither dropped, nor gained by a run that goes on.
-    let error = start(&alone, "denoise", Some(&published)).unwrap_err().to_string();
+    let error = format!("{:#}", start(&alone, "denoise", Some(&published)).unwrap_err());
     assert!(error.contains("has 2 classes") && error.contains("[classification]"), "{error}");
     let run = start(&alone, "denoise", None).unwrap();
     run.checkpoint(dir.path()).unwrap();
@@ -305,9 +316,9 @@ fn a_classifier_learns_to_denoise() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     images(&data);
-    let start = |objectives: &[&str], from| {
+    let start = |objectives: &[&str], from: Option<&_>| {
         let config = Config::parse(&averaged(objectives)).unwrap();
-        Run::start(config, place(&data), "test".into(), from).unwrap()
+        Run::start(config, place(&data), "test".into(), from.map(origin)).unwrap()
     };
     let mut run = start(&[CLASSIFICATION], None);
     steps(&mut run, STOP);

@@ -1,7 +1,14 @@
 //! One training run: its state, its steps, its checkpoints.
 
+mod origin;
+mod plans;
+
+pub(crate) use origin::then;
+
+pub use origin::Origin;
+
 use crate::config::{Config, Precision};
-use crate::data::{BatchPlan, Images, Listing, Loader, Shape, Shapes, Split};
+use crate::data::{Images, Listing, Loader, Split};
 use crate::device::{name, precision_on};
 use crate::evaluate::{Evaluation, Options, evaluate};
 use crate::golden::golden;
@@ -10,15 +17,13 @@ use crate::nets::{Network, Phase};
 use crate::objective;
 use crate::optim::Optimizer;
 use crate::parallel::{Batches, Loss, Workers};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 pub use gradresnet_models::checkpoint::CHECKPOINT;
 use gradresnet_models::checkpoint::check_parameters;
-use gradresnet_models::parameters::parameters;
-use gradresnet_models::{Array, Checkpoint, Provenance, Spec, Tensors, tensors};
+use gradresnet_models::{Array, Checkpoint, Provenance, Spec, tensors};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -36,9 +41,6 @@ const INITIAL_SCORE: f64 = 0.1;
 
 /// A loss beyond this means nothing any more; JEM's authors stop there too.
 const DIVERGED: f64 = 1e8;
-
-/// Sets the seeds of JEM's images and samples apart from those of the other objectives, 2·seed and 2·seed + 1.
-const JEM_SEED: u64 = 1 << 63;
 
 /// Most held-out images that a validation looks at, and the side of what it sees of them.
 const VALIDATION_IMAGES: usize = 256;
@@ -134,7 +136,7 @@ impl Run {
     ///
     /// # Errors
     /// If the data or the checkpoint does not fit the config, or the checkpoint is past its last step.
-    pub fn start(config: Config, place: Place, command: String, from: Option<&Checkpoint>) -> Result<Run> {
+    pub fn start(config: Config, place: Place, command: String, from: Option<Origin>) -> Result<Run> {
         let images = Images::open(&place.data, Split::Train)?;
         let spec = fitting_spec(&config, &images, &place.data)?;
         let listing = images.listing();
@@ -153,29 +155,24 @@ impl Run {
             command,
         };
         let net = match from {
-            Some(checkpoint) => {
-                if let Some(provenance) = &checkpoint.spec.provenance {
+            Some(from) => {
+                if let Some(provenance) = &from.checkpoint.spec.provenance {
                     state.step = provenance.steps;
                     state.first_step = provenance.steps;
                     state.cpu_seconds = provenance.cpu_hours * 3600.0;
                     state.data_before = Some(provenance.data.clone());
                     state.command_before = Some(provenance.command.clone());
                 }
-                ensure!(
-                    state.step < config.steps,
-                    "it is at step {} already, and `steps` of the config is {}: raise that to train on",
-                    state.step,
-                    config.steps
-                );
-                with_classes(checkpoint, &spec, place.device)?
+                from.network(&config, &spec, place.device)?
             }
             None => {
                 let (a, classes) = (&spec.architecture, spec.classes.len());
                 Network::random(a, classes, config.seed, Kind::Float, place.device)
             }
         };
-        if !from.is_some_and(|checkpoint| checkpoint.spec.has_energy())
-            && let Some(plan) = denoising_plan(&config)
+        if !from.is_some_and(|from| from.checkpoint.spec.has_energy())
+            && spec.architecture.has_energy()
+            && let Some(plan) = plans::denoising(&config)
         {
             let batch = Loader::start(train.clone(), plan, 0, 1).next_batch()?.to_device(place.device);
             objective::initialise_gain(&net, &batch, INITIAL_SCORE)?;
@@ -222,7 +219,8 @@ impl Run {
             );
         }
         let spec = fitting_spec(&config, &images, &place.data)?;
-        let published = trained(&checkpoint, &spec, place.device).context(folder.display().to_string())?;
+        let published =
+            origin::trained(&checkpoint, &spec, place.device).context(folder.display().to_string())?;
         let (net, average) = match config.optimizer.average {
             Some(_) => {
                 let raw = |(name, array): (&String, &Array)| {
@@ -230,7 +228,7 @@ impl Run {
                 };
                 let raw = saved.iter().filter_map(raw).collect();
                 check_parameters(&spec, &raw).with_context(|| path.display().to_string())?;
-                let net = network(&spec, &raw, place.device).context(path.display().to_string())?;
+                let net = origin::network(&spec, &raw, place.device).context(path.display().to_string())?;
                 (net, Some(published))
             }
             None => (published, None),
@@ -259,9 +257,9 @@ impl Run {
         Ok(Run {
             workers: Workers::new(&spec.architecture, &config, place.device)?,
             precision,
-            denoising: denoising_plan(&config).map(loader),
-            classification: classification_plan(&config).map(loader),
-            jem: jem_plan(&config).map(loader).zip(replay),
+            denoising: plans::denoising(&config).map(loader),
+            classification: plans::classification(&config).map(loader),
+            jem: plans::jem(&config).map(loader).zip(replay),
             cpu_start: cpu_seconds(),
             config,
             spec,
@@ -398,79 +396,6 @@ impl Run {
     }
 }
 
-/// What was done to a checkpoint before, and what was done then, for its provenance. The same thing once more is named
-/// once.
-pub(crate) fn then(before: Option<&str>, now: &str) -> String {
-    match before {
-        None | Some("") => now.into(),
-        Some(before) if before == now || before.ends_with(&format!("; then {now}")) => before.into(),
-        Some(before) => format!("{before}; then {now}"),
-    }
-}
-
-/// The network of a checkpoint, which must be of the kind that `spec` describes.
-fn trained(checkpoint: &Checkpoint, spec: &Spec, device: Device) -> Result<Network> {
-    same_architecture(checkpoint, spec)?;
-    same_classes(&checkpoint.spec.classes, &spec.classes)?;
-    network(spec, &checkpoint.parameters, device)
-}
-
-/// As [`trained`], but a network without classes gains those of `spec`. Their head is of zeros: all classes are as
-/// likely at first, and the first step moves the head alone.
-fn with_classes(checkpoint: &Checkpoint, spec: &Spec, device: Device) -> Result<Network> {
-    if !checkpoint.spec.classes.is_empty() {
-        return trained(checkpoint, spec, device);
-    }
-    same_architecture(checkpoint, spec)?;
-    let mut values = checkpoint.parameters.clone();
-    for p in parameters(&spec.architecture, spec.classes.len()) {
-        if let Entry::Vacant(missing) = values.entry(p.name) {
-            let zeros = Array::f32(&p.shape, vec![0.0; p.shape.iter().product()]);
-            missing.insert(zeros.context("a shape without its elements")?);
-        }
-    }
-    network(spec, &values, device)
-}
-
-fn same_architecture(checkpoint: &Checkpoint, spec: &Spec) -> Result<()> {
-    ensure!(
-        checkpoint.spec.architecture == spec.architecture,
-        "its architecture is not that of the config: {}, not {}",
-        serde_json::to_string(&checkpoint.spec.architecture)?,
-        serde_json::to_string(&spec.architecture)?
-    );
-    Ok(())
-}
-
-/// The classes of a checkpoint against those that the config trains on the data.
-fn same_classes(trained: &[String], wanted: &[String]) -> Result<()> {
-    match (trained.is_empty(), wanted.is_empty()) {
-        (false, true) => {
-            bail!("it has {} classes, and the config trains none: add [classification]", trained.len())
-        }
-        (true, false) => bail!(
-            "it has no classes, and its config does: a new run from it gains them, by `gradresnet-train fit --from`"
-        ),
-        _ => {
-            let difference = trained.iter().zip(wanted).find(|(a, b)| a != b);
-            let first =
-                difference.map(|(a, b)| format!(", `{a}` in place of `{b}` among them")).unwrap_or_default();
-            ensure!(
-                trained == wanted,
-                "its {} classes are not the {} of the data{first}; only a denoiser without classes learns others",
-                trained.len(),
-                wanted.len()
-            );
-            Ok(())
-        }
-    }
-}
-
-fn network(spec: &Spec, values: &Tensors, device: Device) -> Result<Network> {
-    Network::from_tensors(&spec.architecture, spec.classes.len(), values, Kind::Float, device)
-        .context("parameters are missing")
-}
-
 /// The spec of the model that `config` trains on `images`.
 fn fitting_spec(config: &Config, images: &Images, data: &Path) -> Result<Spec> {
     if let Some(what) = config.needs_classes() {
@@ -485,44 +410,8 @@ fn fitting_spec(config: &Config, images: &Images, data: &Path) -> Result<Spec> {
     Ok(spec)
 }
 
-/// Each objective draws images and noise of its own.
-fn denoising_plan(config: &Config) -> Option<BatchPlan> {
-    let d = config.denoising.as_ref()?;
-    let changes = d.schedule.iter().map(|s| (s.from_step, Shape { batch: s.batch, size: s.size }));
-    Some(BatchPlan {
-        shapes: Shapes { first: Shape { batch: d.batch, size: d.size }, changes: changes.collect() },
-        augment: d.augment,
-        mix: 0.0,
-        sigma: d.sigma,
-        seed: config.seed.wrapping_mul(2),
-    })
-}
-
-fn classification_plan(config: &Config) -> Option<BatchPlan> {
-    let c = config.classification.as_ref()?;
-    Some(BatchPlan {
-        shapes: Shapes { first: Shape { batch: c.batch, size: c.size }, changes: Vec::new() },
-        augment: c.augment,
-        mix: c.mix,
-        sigma: c.sigma,
-        seed: config.seed.wrapping_mul(2).wrapping_add(1),
-    })
-}
-
-fn jem_plan(config: &Config) -> Option<BatchPlan> {
-    let j = config.jem.as_ref()?;
-    Some(BatchPlan {
-        shapes: Shapes { first: Shape { batch: j.batch, size: j.size }, changes: Vec::new() },
-        augment: j.augment,
-        mix: 0.0,
-        sigma: j.sigma,
-        seed: config.seed.wrapping_mul(2) ^ JEM_SEED,
-    })
-}
-
 fn replay(config: &Config, device: Device) -> Option<Replay> {
-    let seed = config.seed.wrapping_mul(2).wrapping_add(1) ^ JEM_SEED;
-    Some(Replay::new(config.jem.clone()?, seed, device))
+    Some(Replay::new(config.jem.clone()?, plans::replay_seed(config), device))
 }
 
 /// CPU time of this process, all threads, in seconds.
