@@ -8,10 +8,10 @@ use tch::{Cuda, Device};
 /// The arguments that say where to compute.
 #[derive(Args, Debug)]
 pub struct Machine {
-    /// Where to compute: cpu, cuda or cuda:N [default: cpu; for a run that is resumed, as before]
+    /// Where to compute: cpu, cuda or cuda:N [default: cpu; with `resume`, as before]
     #[arg(long, value_parser = parse_or_why)]
     device: Option<Device>,
-    /// Threads of the computation [default: one per core; for a run that is resumed, as before]
+    /// Threads of the computation [default: one per core; with `resume`, as before]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }

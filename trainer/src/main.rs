@@ -35,8 +35,8 @@ Examples:
   gradresnet-train eval runs/photo/checkpoint --data photographs/ --held-out 0.05
   gradresnet-export runs/photo/checkpoint -o photo      (makes the bundle that `gradresnet` runs)
 
-Data: a flat folder of PNG or JPEG photographs, a folder of class folders (with train/ and test/ above
-them, or without), or the official binary version of CIFAR-10."
+Data: a flat folder of PNG or JPEG photographs, a folder of class folders (with train/ and test/
+above them, or without), or the official binary version of CIFAR-10."
 )]
 struct Cli {
     #[command(subcommand)]

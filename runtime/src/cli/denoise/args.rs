@@ -21,8 +21,8 @@ Examples:
   gradresnet denoise a.png b.jpg -o out --sigma 25 --format png --strip
   gradresnet denoise small/ -o out --model cifar10 --class ship --guidance 2
 
-An interrupted run goes on with --skip-existing: outputs appear whole or not at all. With --in-place it names the
-first file that is left.")]
+An interrupted run goes on with --skip-existing: outputs appear whole or not at all.
+With --in-place it names the first file that is left.")]
 pub struct Args {
     #[command(flatten)]
     pub inputs: InputArgs,
