@@ -450,6 +450,12 @@ fn studies_leave_tables_and_plots_and_go_on() {
     );
     let (done, stderr, _) = study("generalize", &["--images", "2"]);
     assert!(!done && stderr.contains("other settings"), "{stderr}");
+    // A photograph of another name: these are not the images of the rows that are there.
+    let (was, other) = (data.join("0.png"), data.join("other.png"));
+    std::fs::rename(&was, &other).unwrap();
+    let (done, stderr, _) = study("generalize", &["--sigma", "25"]);
+    assert!(!done && stderr.contains("or images"), "{stderr}");
+    std::fs::rename(&other, &was).unwrap();
 
     for (name, extra) in [
         ("jacobian", &["--steps", "20", "--images", "1"][..]),

@@ -46,7 +46,7 @@ impl<T: Serialize + DeserializeOwned> Report<T> {
                 .with_context(|| format!("{}: not a report of this command", path.display()))?;
             ensure!(
                 contents.settings == report.contents.settings,
-                "{}: its rows were computed with other settings; choose another folder, or remove it",
+                "{}: its rows were computed with other settings or images; choose another folder, or remove it",
                 path.display()
             );
             report.contents = contents;

@@ -10,6 +10,7 @@ use gradresnet_models::{Checkpoint, Graph, Spec};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
@@ -170,9 +171,10 @@ impl Inputs {
         Ok((subjects, Images::open(&self.data, Split::Test)?))
     }
 
-    /// What a report's settings say of the images.
-    pub fn data_name(&self) -> String {
-        self.data.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    /// What a report's settings say of the images: two folders of one name are not the same.
+    pub fn named(&self, images: &Images) -> Value {
+        let name = self.data.file_name().unwrap_or_default().to_string_lossy();
+        json!({ "name": name, "listing": images.listing() })
     }
 }
 
