@@ -3,10 +3,10 @@
 use super::console::Outcome;
 use super::inputs::{ExistingArgs, InputArgs, Job, Placed, Target, place};
 use super::model::sigma;
-use super::workers;
+use super::workers::{self, Budget};
 use anyhow::Result;
 use clap::ValueEnum;
-use gradresnet::{Encoding, Format, Picture, noise};
+use gradresnet::{Encoding, Format, noise};
 use std::path::PathBuf;
 
 /// Write copies of images with white Gaussian noise added
@@ -74,8 +74,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let target = Target::Folder(&args.output, format.map(Format::extension));
     let placed = place(found.inputs, &target, args.existing)?;
     placed.say(&console);
+    let budget = Budget::of_threads();
     let add = |job: &Job| -> Result<bool> {
-        let mut picture = Picture::read(&job.input.path)?;
+        // Beside what was read there are its samples as floats, of up to four times the bytes, and what is encoded.
+        let (_share, mut picture) = budget.read(&job.input.path, |bytes| bytes.saturating_mul(6))?;
         noise::add(&mut picture, args.sigma / 255.0, args.seed, &job.input.relative.to_string_lossy());
         job.write(&picture, &Encoding { format, ..Encoding::default() })
     };

@@ -3,8 +3,9 @@
 use super::console::{Console, Outcome, about, images};
 use super::inputs::{Input, InputArgs};
 use super::model::ModelArgs;
+use super::workers::{self, Budget, with_reference};
 use anyhow::{Result, ensure};
-use gradresnet::{ErrorKind, Picture, Session};
+use gradresnet::{ErrorKind, Session};
 use ndarray::{Array3, Array4, Axis};
 use rayon::prelude::*;
 use serde_json::json;
@@ -43,17 +44,19 @@ pub fn run(args: &Args) -> Result<Outcome> {
     ensure!(!spec.classes.is_empty(), gradresnet::Error::from(ErrorKind::NoClasses(spec.name.clone())));
     let found = args.inputs.find(None);
     let console = found.console(false);
+    let budget = Budget::of_threads();
     let mut scaled = 0;
     // Where any size is allowed, images rarely agree, and are larger.
     let batch = spec.image_size.map_or(1, |side| (BATCH_PIXELS / (side * side)).clamp(1, BATCH));
     for some in found.inputs.chunks(4 * batch * rayon::current_num_threads()) {
-        let pictures: Vec<Result<Loaded>> = some.par_iter().map(|input| load(input, &session)).collect();
+        let pictures = workers::map(some, &console, |input| load(input, &session, &budget));
+        // Nothing interrupts this work but the end of the process.
+        let pictures: Vec<Result<Loaded>> = pictures.into_iter().flatten().collect();
         scaled += pictures.iter().flatten().filter(|p| p.scaled).count();
         let batches: Vec<&[Result<Loaded>]> = pictures.chunks(batch).collect();
         let probabilities: Vec<Vec<Result<Vec<f32>>>> =
             batches.into_par_iter().map(|batch| classify(batch, &session)).collect();
         for (input, row) in some.iter().zip(probabilities.into_iter().flatten()) {
-            console.advance();
             match row {
                 Ok(row) => report(&console, input, &row, args, &spec.classes),
                 Err(error) => console.fail(&about(&input.path, error)),
@@ -77,8 +80,8 @@ struct Loaded {
     scaled: bool,
 }
 
-fn load(input: &Input, session: &Session) -> Result<Loaded> {
-    let picture = Picture::read(&input.path)?;
+fn load(input: &Input, session: &Session, budget: &Budget) -> Result<Loaded> {
+    let (_share, picture) = budget.read(&input.path, |bytes| with_reference(bytes, 0))?;
     Ok(match session.spec().image_size {
         Some(side) if picture.size() != (side, side) => {
             Loaded { pixels: picture.resized(side), scaled: true }

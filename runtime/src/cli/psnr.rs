@@ -2,10 +2,10 @@
 
 use super::console::{Console, Outcome, about, images as in_words};
 use super::inputs::{Input, InputArgs};
+use super::workers::{self, Budget, with_reference};
 use anyhow::{Result, bail, ensure};
 use gradresnet::Picture;
 use gradresnet::psnr::of_pictures;
-use rayon::prelude::*;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -43,20 +43,19 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let (images, references) = (list(&args.dir)?, list(&args.reference)?);
     let places = References::new(&args.reference, &references);
     let console = Console::new(images.len(), false);
-    let measured: Vec<Result<f64>> = images
-        .par_iter()
-        .map(|image| {
-            let measure = || {
-                let reference = places.of(image)?;
-                Ok(of_pictures(&Picture::read(&image.path)?, &Picture::read(&reference.path)?)?)
-            };
-            let value = measure().map_err(|error: anyhow::Error| about(&image.path, error));
-            console.advance();
-            value
-        })
-        .collect();
+    let budget = Budget::of_threads();
+    let measured = workers::map(&images, &console, |image| {
+        let measure = || {
+            let reference = &places.of(image)?.path;
+            let of_reference = Picture::header(reference)?.bytes;
+            let (_share, picture) = budget.read(&image.path, |bytes| with_reference(bytes, of_reference))?;
+            Ok(of_pictures(&picture, &Picture::read(reference)?)?)
+        };
+        measure().map_err(|error: anyhow::Error| about(&image.path, error))
+    });
     let mut values = Vec::new();
-    for (Input { path, .. }, value) in images.iter().zip(measured) {
+    // Nothing interrupts this work but the end of the process.
+    for (Input { path, .. }, value) in images.iter().zip(measured.into_iter().flatten()) {
         let path = path.display().to_string();
         match value {
             Ok(value) if args.json => console.verbatim(json!({ "path": path, "psnr": value })),

@@ -3,13 +3,12 @@
 use super::console::{Outcome, about};
 use super::inputs::{Found, Input, InputArgs};
 use super::model::{JobsArgs, ModelArgs};
-use super::workers::{self, Budget};
+use super::workers::{self, Budget, with_reference};
 use anyhow::{Result, ensure};
 use gradresnet::engine::Graph;
 use gradresnet::{Error, ErrorKind, Header, Picture, zoo};
 use serde_json::json;
 use std::path::Path;
-use std::sync::OnceLock;
 
 /// Print −log p(y) of images, an anomaly score
 ///
@@ -70,8 +69,10 @@ pub fn energy(args: &EnergyArgs) -> Result<Outcome> {
 pub fn noise(args: &NoiseArgs) -> Result<Outcome> {
     let range = zoo::find(&args.model)?.spec().sigma;
     args.jobs.start()?;
+    let budget = Budget::of_threads();
     each(&args.inputs.find(None), args.json, "sigma", |path| {
-        Ok(255.0 * gradresnet::noise::estimate(&Picture::read(path)?).within(range).sigma)
+        let (_share, picture) = budget.read(path, |bytes| with_reference(bytes, 0))?;
+        Ok(255.0 * gradresnet::noise::estimate(&picture).within(range).sigma)
     })
 }
 
@@ -85,15 +86,11 @@ fn each(
     let console = found.console(false);
     // A few at a time, so that results appear in order while the work goes on.
     for some in found.inputs.chunks(4 * rayon::current_num_threads()) {
-        let scores: Vec<OnceLock<Result<f32>>> = some.iter().map(|_| OnceLock::new()).collect();
-        let places: Vec<(&Input, &OnceLock<Result<f32>>)> = some.iter().zip(&scores).collect();
-        workers::for_each(&places, &console, |(input, place)| {
-            // Every place is filled once.
-            let _ = place.set(score(&input.path).map_err(|e| about(&input.path, e)));
-        });
+        let scores =
+            workers::map(some, &console, |Input { path, .. }| score(path).map_err(|e| about(path, e)));
         for (input, score) in some.iter().zip(scores) {
             let path = input.path.display().to_string();
-            match score.into_inner() {
+            match score {
                 Some(Ok(value)) if json => console.verbatim(json!({ "path": path, key: value })),
                 Some(Ok(value)) => console.line(format_args!("{value:12.3}  {path}")),
                 Some(Err(error)) => console.fail(&error),

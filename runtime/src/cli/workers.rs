@@ -2,8 +2,10 @@
 
 use super::console::Console;
 use anyhow::{Context, Result};
+use gradresnet::Picture;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -50,6 +52,21 @@ pub fn for_each<T: Sync>(items: &[T], console: &Console, work: impl Fn(&T) + Syn
     next.into_inner().min(items.len())
 }
 
+/// What `work` makes of every item, in their order, as by [`for_each`]; `None` where an interruption came first.
+pub fn map<T: Sync, R: Send + Sync>(
+    items: &[T],
+    console: &Console,
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<Option<R>> {
+    let results: Vec<OnceLock<R>> = items.iter().map(|_| OnceLock::new()).collect();
+    let places: Vec<(&T, &OnceLock<R>)> = items.iter().zip(&results).collect();
+    for_each(&places, console, |(item, place)| {
+        // Every place is filled once.
+        let _ = place.set(work(item));
+    });
+    results.into_iter().map(OnceLock::into_inner).collect()
+}
+
 /// Bytes for each thread, where the user gives none.
 const MEMORY_PER_THREAD: u64 = 1 << 30;
 
@@ -86,6 +103,26 @@ impl Budget {
         *free -= bytes;
         Share { budget: self, bytes }
     }
+
+    /// Reads a picture once there is the memory that `needed` makes of its samples' bytes. All that its file needs is
+    /// claimed together: two files that each held one share and waited for a second would wait for ever.
+    ///
+    /// # Errors
+    /// Those of [`Picture::read`].
+    pub fn read(
+        &self,
+        path: &Path,
+        needed: impl FnOnce(u64) -> u64,
+    ) -> gradresnet::Result<(Share<'_>, Picture)> {
+        let share = self.take(needed(Picture::header(path)?.bytes));
+        Ok((share, Picture::read(path)?))
+    }
+}
+
+/// Memory for a picture, its reference and a copy of the larger: one is copied while it is decoded and turned, and
+/// again while the output is encoded.
+pub fn with_reference(picture: u64, reference: u64) -> u64 {
+    picture.saturating_add(reference).saturating_add(picture.max(reference))
 }
 
 impl Drop for Share<'_> {
@@ -98,6 +135,20 @@ impl Drop for Share<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_for_a_picture_its_reference_and_a_copy() {
+        assert_eq!([(3, 0), (3, 3), (3, 12)].map(|(p, r)| with_reference(p, r)), [6, 9, 27]);
+        // What a header may claim.
+        assert_eq!(with_reference(u64::MAX, u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn results_have_the_order_of_their_items() {
+        let items: Vec<usize> = (0..100).collect();
+        let found = map(&items, &Console::new(100, true), |&i| 2 * i);
+        assert!(found.into_iter().eq(items.iter().map(|i| Some(2 * i))));
+    }
 
     #[test]
     fn every_item_is_worked_on_once() {

@@ -4,7 +4,7 @@ use super::args::{Args, Sigma};
 use super::report::Done;
 use crate::cli::console::{Console, about, images as in_words};
 use crate::cli::inputs::Job;
-use crate::cli::workers::{self, Budget};
+use crate::cli::workers::{self, Budget, with_reference};
 use anyhow::{Context, Result, anyhow, ensure};
 use gradresnet::engine::{EngineKind, Graph};
 use gradresnet::psnr::of_pictures;
@@ -103,7 +103,9 @@ impl Plan {
             let found = Mutex::new(Vec::new());
             workers::for_each(jobs, &Console::new(jobs.len(), true), |job| {
                 // Files that cannot be read are reported when denoised.
-                if let Ok((_share, picture)) = self.read(&job.input.path, None) {
+                if let Ok((_share, picture)) =
+                    self.budget.read(&job.input.path, |bytes| with_reference(bytes, 0))
+                {
                     let sigma = 255.0 * self.session.estimate_noise(&picture).sigma;
                     found.lock().unwrap_or_else(PoisonError::into_inner).push(sigma);
                 }
@@ -126,16 +128,6 @@ impl Plan {
         }
     }
 
-    /// Reads a picture once there is memory for it and its reference. Both are claimed together: two files that each
-    /// held one share and waited for a second would wait for ever.
-    fn read(&self, path: &Path, reference: Option<&Path>) -> Result<(workers::Share<'_>, Picture)> {
-        let of_picture = Picture::header(path)?.bytes;
-        let of_reference = reference.map(Picture::header).transpose().map_err(|e| about(path, e))?;
-        let of_reference = of_reference.map_or(0, |header| header.bytes);
-        let share = self.budget.take(needed(of_picture, of_reference));
-        Ok((share, Picture::read(path)?))
-    }
-
     /// Returns `None` if [`Job::is_done`].
     pub fn denoise(&self, job: &Job) -> Result<Option<Done>> {
         if job.is_done() {
@@ -144,7 +136,10 @@ impl Plan {
         let path = &job.input.path;
         let reference = self.reference.as_deref().map(|dir| find_reference(dir, &job.input.relative));
         let reference = reference.transpose().map_err(|e| about(path, e))?;
-        let (_share, mut picture) = self.read(path, reference.as_deref())?;
+        let of_reference =
+            reference.as_deref().map(Picture::header).transpose().map_err(|e| about(path, e))?;
+        let of_reference = of_reference.map_or(0, |header| header.bytes);
+        let (_share, mut picture) = self.budget.read(path, |bytes| with_reference(bytes, of_reference))?;
         picture.ensure_fits(&self.encoding).map_err(|e| about(path, e))?;
         let (height, width) = picture.size();
         let clean = reference.as_deref().map(|reference| read_reference(reference, (height, width)));
@@ -174,12 +169,6 @@ fn median(sorted: &[f32]) -> Option<f32> {
     Some((sorted[last / 2] + sorted[sorted.len() / 2]) / 2.0)
 }
 
-/// Memory for a picture, its reference and a copy of the larger: one is copied while it is decoded and turned, and
-/// again while the output is encoded.
-fn needed(picture: u64, reference: u64) -> u64 {
-    picture.saturating_add(reference).saturating_add(picture.max(reference))
-}
-
 /// The file in `dir` with the same relative path, whatever its extension.
 pub fn find_reference(dir: &Path, relative: &Path) -> Result<PathBuf> {
     let place = dir.join(relative);
@@ -200,13 +189,6 @@ fn read_reference(path: &Path, (height, width): (usize, usize)) -> Result<Pictur
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn memory_is_for_a_picture_its_reference_and_a_copy() {
-        assert_eq!([needed(3, 0), needed(3, 3), needed(3, 12)], [6, 9, 27]);
-        // What a header may claim.
-        assert_eq!(needed(u64::MAX, u64::MAX), u64::MAX);
-    }
 
     #[test]
     fn a_median_is_in_the_middle() {
