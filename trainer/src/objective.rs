@@ -66,14 +66,17 @@ fn labels(batch: &Batch) -> Result<&Tensor> {
     batch.labels.as_ref().context("the images are not in class folders")
 }
 
-/// Scales the energy's vector, where the network has one, so that the root mean square of σ·∇log p over a
+/// The energy's vector, on which the size of the score depends at the start; a GradResNet has it.
+pub const GAIN: &str = "energy.weight";
+
+/// Scales [`GAIN`], where the network has it, so that the root mean square of σ·∇log p over a
 /// batch is `target`: the score is quadratic in that vector, and from an unscaled start training may never
 /// leave the plateau at a loss of 1.
 ///
 /// # Errors
 /// If the network does not denoise.
 pub fn initialise_gain(net: &Network, batch: &Batch, target: f64) -> Result<()> {
-    let Some(vector) = net.parameter("energy.weight") else { return Ok(()) };
+    let Some(vector) = net.parameter(GAIN) else { return Ok(()) };
     let scaled = batch.sigma.view([-1, 1, 1, 1]) * score(net, batch, None)?;
     let rms = scaled.square().mean(Kind::Double).sqrt().double_value(&[]);
     if rms > 0.0 && rms.is_finite() {

@@ -76,8 +76,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
     placed.say(&console);
     let budget = Budget::of_threads();
     let add = |job: &Job| -> Result<bool> {
-        // Beside what was read there are its samples as floats, of up to four times the bytes, and what is encoded.
-        let (_share, mut picture) = budget.read(&job.input.path, |bytes| bytes.saturating_mul(6))?;
+        // Its samples as floats take up to four times the bytes; what is encoded of them, and the file that grows, as
+        // much again.
+        let (_share, mut picture) =
+            budget.read(&job.input.path, |header| Ok(header.bytes.saturating_mul(8)))?;
         noise::add(&mut picture, args.sigma / 255.0, args.seed, &job.input.relative.to_string_lossy());
         job.write(&picture, &Encoding { format, ..Encoding::default() })
     };

@@ -3,9 +3,9 @@
 use super::console::{Console, Outcome, about, images};
 use super::inputs::{Input, InputArgs};
 use super::model::ModelArgs;
-use super::workers::{self, Budget, with_reference};
+use super::workers::{self, Budget};
 use anyhow::{Result, ensure};
-use gradresnet::{ErrorKind, Session};
+use gradresnet::{ErrorKind, Header, Session};
 use ndarray::{Array3, Array4, Axis};
 use rayon::prelude::*;
 use serde_json::json;
@@ -13,6 +13,9 @@ use serde_json::json;
 /// Images of one size that go through the network together, and the pixels that they have at most.
 const BATCH: usize = 64;
 const BATCH_PIXELS: usize = 1 << 20;
+
+/// Bytes of a pixel of three floats.
+const FLOATS: u64 = 12;
 
 /// Classes of the model that a note lists.
 const SHOWN_CLASSES: usize = 10;
@@ -49,14 +52,15 @@ pub fn run(args: &Args) -> Result<Outcome> {
     // Where any size is allowed, images rarely agree, and are larger.
     let batch = spec.image_size.map_or(1, |side| (BATCH_PIXELS / (side * side)).clamp(1, BATCH));
     for some in found.inputs.chunks(4 * batch * rayon::current_num_threads()) {
-        let pictures = workers::map(some, &console, |input| load(input, &session, &budget));
-        // Nothing interrupts this work but the end of the process.
-        let pictures: Vec<Result<Loaded>> = pictures.into_iter().flatten().collect();
+        // An image counts when it is classified.
+        let silent = Console::new(some.len(), true);
+        let pictures = workers::map(some, &silent, |input| load(input, &session, &budget));
         scaled += pictures.iter().flatten().filter(|p| p.scaled).count();
         let batches: Vec<&[Result<Loaded>]> = pictures.chunks(batch).collect();
         let probabilities: Vec<Vec<Result<Vec<f32>>>> =
             batches.into_par_iter().map(|batch| classify(batch, &session)).collect();
         for (input, row) in some.iter().zip(probabilities.into_iter().flatten()) {
+            console.advance();
             match row {
                 Ok(row) => report(&console, input, &row, args, &spec.classes),
                 Err(error) => console.fail(&about(&input.path, error)),
@@ -81,13 +85,18 @@ struct Loaded {
 }
 
 fn load(input: &Input, session: &Session, budget: &Budget) -> Result<Loaded> {
-    let (_share, picture) = budget.read(&input.path, |bytes| with_reference(bytes, 0))?;
+    let (_share, picture) = budget.read(&input.path, |header| Ok(needed(header)))?;
     Ok(match session.spec().image_size {
         Some(side) if picture.size() != (side, side) => {
             Loaded { pixels: picture.resized(side), scaled: true }
         }
         _ => Loaded { pixels: picture.pixels(), scaled: false },
     })
+}
+
+/// Memory for a picture and its pixels as floats, or the copy that is made while it is decoded.
+fn needed(header: Header) -> u64 {
+    header.bytes.saturating_add(header.bytes.max(header.pixels.saturating_mul(FLOATS)))
 }
 
 /// Probabilities of each picture, or its error. Neighbours of one size run together.
@@ -133,5 +142,17 @@ fn report(console: &Console, input: &Input, row: &[f32], args: &Args, classes: &
         let top: Vec<String> =
             order.iter().map(|&c| format!("{} {:.1} %", classes[c], 100.0 * row[c])).collect();
         console.line(format_args!("{path}: {}", top.join(", ")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_for_a_picture_and_its_floats() {
+        // Grey of 8 bits, colour of 64, and what a header may claim.
+        let headers = [(1, 1), (24, 1), (u64::MAX, u64::MAX)].map(|(bytes, pixels)| Header { bytes, pixels });
+        assert_eq!(headers.map(needed), [13, 48, u64::MAX]);
     }
 }

@@ -47,15 +47,15 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let measured = workers::map(&images, &console, |image| {
         let measure = || {
             let reference = &places.of(image)?.path;
-            let of_reference = Picture::header(reference)?.bytes;
-            let (_share, picture) = budget.read(&image.path, |bytes| with_reference(bytes, of_reference))?;
+            let (_share, picture) = budget.read(&image.path, |header| {
+                Ok(with_reference(header.bytes, Picture::header(reference)?.bytes))
+            })?;
             Ok(of_pictures(&picture, &Picture::read(reference)?)?)
         };
         measure().map_err(|error: anyhow::Error| about(&image.path, error))
     });
     let mut values = Vec::new();
-    // Nothing interrupts this work but the end of the process.
-    for (Input { path, .. }, value) in images.iter().zip(measured.into_iter().flatten()) {
+    for (Input { path, .. }, value) in images.iter().zip(measured) {
         let path = path.display().to_string();
         match value {
             Ok(value) if args.json => console.verbatim(json!({ "path": path, "psnr": value })),

@@ -6,7 +6,7 @@ use super::model::{JobsArgs, ModelArgs};
 use super::workers::{self, Budget, with_reference};
 use anyhow::{Result, ensure};
 use gradresnet::engine::Graph;
-use gradresnet::{Error, ErrorKind, Header, Picture, zoo};
+use gradresnet::{Error, ErrorKind, Header, zoo};
 use serde_json::json;
 use std::path::Path;
 
@@ -58,11 +58,11 @@ pub fn energy(args: &EnergyArgs) -> Result<Outcome> {
     ensure!(spec.has_energy(), Error::from(ErrorKind::NoEnergy(spec.name.clone())));
     let budget = Budget::of_threads();
     each(&found, args.json, "energy", |path| {
-        // One share for the picture and the run: two that each held one and waited for another would wait for ever.
-        let Header { bytes, pixels } = Picture::header(path)?;
-        let run = pixels.saturating_mul(session.bytes_per_pixel(Graph::Forward));
-        let _share = budget.take(run.saturating_add(2 * bytes));
-        session.energy_picture(&Picture::read(path)?)
+        let (_share, picture) = budget.read(path, |Header { bytes, pixels }| {
+            let run = pixels.saturating_mul(session.bytes_per_pixel(Graph::Forward));
+            Ok(run.saturating_add(with_reference(bytes, 0)))
+        })?;
+        session.energy_picture(&picture)
     })
 }
 
@@ -71,7 +71,7 @@ pub fn noise(args: &NoiseArgs) -> Result<Outcome> {
     args.jobs.start()?;
     let budget = Budget::of_threads();
     each(&args.inputs.find(None), args.json, "sigma", |path| {
-        let (_share, picture) = budget.read(path, |bytes| with_reference(bytes, 0))?;
+        let (_share, picture) = budget.read(path, |header| Ok(with_reference(header.bytes, 0)))?;
         Ok(255.0 * gradresnet::noise::estimate(&picture).within(range).sigma)
     })
 }
@@ -91,11 +91,9 @@ fn each(
         for (input, score) in some.iter().zip(scores) {
             let path = input.path.display().to_string();
             match score {
-                Some(Ok(value)) if json => console.verbatim(json!({ "path": path, key: value })),
-                Some(Ok(value)) => console.line(format_args!("{value:12.3}  {path}")),
-                Some(Err(error)) => console.fail(&error),
-                // Nothing interrupts this work but the end of the process.
-                None => {}
+                Ok(value) if json => console.verbatim(json!({ "path": path, key: value })),
+                Ok(value) => console.line(format_args!("{value:12.3}  {path}")),
+                Err(error) => console.fail(&error),
             }
         }
     }

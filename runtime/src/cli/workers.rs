@@ -2,7 +2,7 @@
 
 use super::console::Console;
 use anyhow::{Context, Result};
-use gradresnet::Picture;
+use gradresnet::{Header, Picture};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
@@ -52,19 +52,15 @@ pub fn for_each<T: Sync>(items: &[T], console: &Console, work: impl Fn(&T) + Syn
     next.into_inner().min(items.len())
 }
 
-/// What `work` makes of every item, in their order, as by [`for_each`]; `None` where an interruption came first.
-pub fn map<T: Sync, R: Send + Sync>(
-    items: &[T],
-    console: &Console,
-    work: impl Fn(&T) -> R + Sync,
-) -> Vec<Option<R>> {
+/// What `work` makes of every item, in their order, as by [`for_each`]; of the first ones, if interrupted.
+pub fn map<T: Sync, R: Send + Sync>(items: &[T], console: &Console, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let results: Vec<OnceLock<R>> = items.iter().map(|_| OnceLock::new()).collect();
     let places: Vec<(&T, &OnceLock<R>)> = items.iter().zip(&results).collect();
     for_each(&places, console, |(item, place)| {
         // Every place is filled once.
         let _ = place.set(work(item));
     });
-    results.into_iter().map(OnceLock::into_inner).collect()
+    results.into_iter().map_while(OnceLock::into_inner).collect()
 }
 
 /// Bytes for each thread, where the user gives none.
@@ -104,17 +100,17 @@ impl Budget {
         Share { budget: self, bytes }
     }
 
-    /// Reads a picture once there is the memory that `needed` makes of its samples' bytes. All that its file needs is
-    /// claimed together: two files that each held one share and waited for a second would wait for ever.
+    /// Reads a picture once there is the memory that `needed` makes of its header. All that its file needs is claimed
+    /// together: two files that each held one share and waited for a second would wait for ever.
     ///
     /// # Errors
-    /// Those of [`Picture::read`].
+    /// Those of [`Picture::read`] and of `needed`.
     pub fn read(
         &self,
         path: &Path,
-        needed: impl FnOnce(u64) -> u64,
+        needed: impl FnOnce(Header) -> gradresnet::Result<u64>,
     ) -> gradresnet::Result<(Share<'_>, Picture)> {
-        let share = self.take(needed(Picture::header(path)?.bytes));
+        let share = self.take(needed(Picture::header(path)?)?);
         Ok((share, Picture::read(path)?))
     }
 }
@@ -146,8 +142,12 @@ mod tests {
     #[test]
     fn results_have_the_order_of_their_items() {
         let items: Vec<usize> = (0..100).collect();
-        let found = map(&items, &Console::new(100, true), |&i| 2 * i);
-        assert!(found.into_iter().eq(items.iter().map(|i| Some(2 * i))));
+        let found = map(&items, &Console::new(100, true), |&i| {
+            // The first is done last.
+            std::thread::sleep(std::time::Duration::from_millis(if i == 0 { 20 } else { 0 }));
+            2 * i
+        });
+        assert!(found.into_iter().eq(items.iter().map(|i| 2 * i)));
     }
 
     #[test]

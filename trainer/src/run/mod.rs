@@ -3,9 +3,8 @@
 mod origin;
 mod plans;
 
-pub(crate) use origin::then;
-
 pub use origin::Origin;
+pub(crate) use origin::then;
 
 use crate::config::{Config, Precision};
 use crate::data::{Images, Listing, Loader, Split};
@@ -171,7 +170,7 @@ impl Run {
             }
         };
         if !from.is_some_and(|from| from.checkpoint.spec.has_energy())
-            && spec.architecture.has_energy()
+            && net.parameter(objective::GAIN).is_some()
             && let Some(plan) = plans::denoising(&config)
         {
             let batch = Loader::start(train.clone(), plan, 0, 1).next_batch()?.to_device(place.device);

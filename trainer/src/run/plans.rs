@@ -6,7 +6,7 @@ use crate::data::{BatchPlan, Shape, Shapes};
 /// Sets the seeds of JEM's images and samples apart from those of the other objectives, 2·seed and 2·seed + 1.
 const JEM_SEED: u64 = 1 << 63;
 
-pub fn denoising(config: &Config) -> Option<BatchPlan> {
+pub(super) fn denoising(config: &Config) -> Option<BatchPlan> {
     let d = config.denoising.as_ref()?;
     let changes = d.schedule.iter().map(|s| (s.from_step, Shape { batch: s.batch, size: s.size }));
     Some(BatchPlan {
@@ -18,7 +18,7 @@ pub fn denoising(config: &Config) -> Option<BatchPlan> {
     })
 }
 
-pub fn classification(config: &Config) -> Option<BatchPlan> {
+pub(super) fn classification(config: &Config) -> Option<BatchPlan> {
     let c = config.classification.as_ref()?;
     Some(BatchPlan {
         shapes: Shapes { first: Shape { batch: c.batch, size: c.size }, changes: Vec::new() },
@@ -29,7 +29,7 @@ pub fn classification(config: &Config) -> Option<BatchPlan> {
     })
 }
 
-pub fn jem(config: &Config) -> Option<BatchPlan> {
+pub(super) fn jem(config: &Config) -> Option<BatchPlan> {
     let j = config.jem.as_ref()?;
     Some(BatchPlan {
         shapes: Shapes { first: Shape { batch: j.batch, size: j.size }, changes: Vec::new() },
@@ -41,6 +41,6 @@ pub fn jem(config: &Config) -> Option<BatchPlan> {
 }
 
 /// Of the samples that JEM's images are compared with.
-pub fn replay_seed(config: &Config) -> u64 {
+pub(super) fn replay_seed(config: &Config) -> u64 {
     config.seed.wrapping_mul(2).wrapping_add(1) ^ JEM_SEED
 }

@@ -62,7 +62,7 @@ struct Row {
 pub fn run(args: &Args) -> Result<()> {
     let (subjects, images) = args.inputs.open(Kind::Float, &[Need::Logits])?;
     let settings = serde_json::json!({
-        "data": args.inputs.named(&images), "images": args.images, "draws": args.draws,
+        "data": args.inputs.data_settings(&images), "images": args.images, "draws": args.draws,
     });
     let mut report = Report::<Row>::open(&args.inputs.output, "attack", &settings)?;
     let attacks: Vec<(Norm, f64)> =

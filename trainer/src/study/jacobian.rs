@@ -103,7 +103,7 @@ impl Jacobian {
 pub fn run(args: &Args) -> Result<()> {
     let (subjects, images) = args.inputs.open(Kind::Double, &[Need::Energy])?;
     let settings = serde_json::json!({
-        "data": args.inputs.named(&images), "sigma": args.sigma, "images": args.images, "steps": args.steps,
+        "data": args.inputs.data_settings(&images), "sigma": args.sigma, "images": args.images, "steps": args.steps,
     });
     let mut report = Report::open(&args.inputs.output, "jacobian", &settings)?;
     let bar = progress(subjects.len() * (args.images * args.steps) as usize, "products with the Jacobian")?;

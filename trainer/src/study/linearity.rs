@@ -56,7 +56,7 @@ struct Row {
 /// If inputs cannot be read or results cannot be written.
 pub fn run(args: &Args) -> Result<()> {
     let (subjects, images) = args.inputs.open(Kind::Double, &[])?;
-    let settings = serde_json::json!({ "data": args.inputs.named(&images), "images": args.images });
+    let settings = serde_json::json!({ "data": args.inputs.data_settings(&images), "images": args.images });
     let mut report = Report::<Row>::open(&args.inputs.output, "linearity", &settings)?;
     let bar = progress(subjects.len() * args.sigma.len(), "noise levels")?;
     for subject in &subjects {

@@ -61,7 +61,7 @@ struct Row {
 pub fn run(args: &Args) -> Result<()> {
     let (subjects, images) = args.inputs.open(Kind::Float, &[Need::Energy])?;
     let settings = serde_json::json!({
-        "data": args.inputs.named(&images), "sigma": args.sigma, "each": args.each, "steps": args.steps,
+        "data": args.inputs.data_settings(&images), "sigma": args.sigma, "each": args.each, "steps": args.steps,
     });
     let mut report = Report::open(&args.inputs.output, "sample", &settings)?;
     let bar = progress(subjects.len() * args.guidance.len() * (args.steps as usize + 1), "steps")?;

@@ -171,8 +171,9 @@ impl Inputs {
         Ok((subjects, Images::open(&self.data, Split::Test)?))
     }
 
-    /// What a report's settings say of the images: two folders of one name are not the same.
-    pub fn named(&self, images: &Images) -> Value {
+    /// What a report's settings say of the images: the folder's name, and how many there are of which names, but not
+    /// what is in them.
+    pub fn data_settings(&self, images: &Images) -> Value {
         let name = self.data.file_name().unwrap_or_default().to_string_lossy();
         json!({ "name": name, "listing": images.listing() })
     }

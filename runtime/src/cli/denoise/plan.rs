@@ -104,7 +104,7 @@ impl Plan {
             workers::for_each(jobs, &Console::new(jobs.len(), true), |job| {
                 // Files that cannot be read are reported when denoised.
                 if let Ok((_share, picture)) =
-                    self.budget.read(&job.input.path, |bytes| with_reference(bytes, 0))
+                    self.budget.read(&job.input.path, |header| Ok(with_reference(header.bytes, 0)))
                 {
                     let sigma = 255.0 * self.session.estimate_noise(&picture).sigma;
                     found.lock().unwrap_or_else(PoisonError::into_inner).push(sigma);
@@ -136,10 +136,11 @@ impl Plan {
         let path = &job.input.path;
         let reference = self.reference.as_deref().map(|dir| find_reference(dir, &job.input.relative));
         let reference = reference.transpose().map_err(|e| about(path, e))?;
-        let of_reference =
-            reference.as_deref().map(Picture::header).transpose().map_err(|e| about(path, e))?;
-        let of_reference = of_reference.map_or(0, |header| header.bytes);
-        let (_share, mut picture) = self.budget.read(path, |bytes| with_reference(bytes, of_reference))?;
+        let read = self.budget.read(path, |header| {
+            let reference = reference.as_deref().map(Picture::header).transpose()?;
+            Ok(with_reference(header.bytes, reference.map_or(0, |header| header.bytes)))
+        });
+        let (_share, mut picture) = read.map_err(|e| about(path, e))?;
         picture.ensure_fits(&self.encoding).map_err(|e| about(path, e))?;
         let (height, width) = picture.size();
         let clean = reference.as_deref().map(|reference| read_reference(reference, (height, width)));
