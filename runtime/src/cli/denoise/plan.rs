@@ -11,7 +11,6 @@ use gradresnet::psnr::of_pictures;
 use gradresnet::{Encoding, ErrorKind, Picture, Session, Tiling, extensions};
 use ndarray::Array2;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 /// What is the same for every file.
 pub struct Plan {
@@ -100,17 +99,14 @@ impl Plan {
     /// Estimates the noise level that all files share, if asked to; notes one outside the model's range.
     pub fn settle_sigma(&mut self, jobs: &[&Job], console: &Console) {
         if let Sigma::Folder = self.sigma {
-            let found = Mutex::new(Vec::new());
-            workers::for_each(jobs, &Console::new(jobs.len(), true), |job| {
+            let silent = Console::new(jobs.len(), true);
+            let found = workers::map(jobs, &silent, |job| {
+                let read = self.budget.read(&job.input.path, |header| Ok(with_reference(header.bytes, 0)));
                 // Files that cannot be read are reported when denoised.
-                if let Ok((_share, picture)) =
-                    self.budget.read(&job.input.path, |header| Ok(with_reference(header.bytes, 0)))
-                {
-                    let sigma = 255.0 * self.session.estimate_noise(&picture).sigma;
-                    found.lock().unwrap_or_else(PoisonError::into_inner).push(sigma);
-                }
+                let (_share, picture) = read.ok()?;
+                Some(255.0 * self.session.estimate_noise(&picture).sigma)
             });
-            let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let mut found: Vec<f32> = found.into_iter().flatten().collect();
             found.sort_by(f32::total_cmp);
             if let Some(median) = median(&found) {
                 console.say(format!("σ = {median:.1}, the median of {}", in_words(found.len())));
