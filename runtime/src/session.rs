@@ -10,7 +10,7 @@ use crate::picture::Picture;
 use crate::plans::Plans;
 use crate::tiling::{Grid, Tiling};
 use gradresnet_models::{Bundle, Spec};
-use ndarray::{Array2, Array4, ArrayView2, ArrayView4, Axis, s};
+use ndarray::{Array1, Array2, Array4, ArrayView2, ArrayView4, Axis, s};
 use std::sync::Arc;
 
 /// Largest image that is scored: scores are of whole images, and one of this size takes `photo` 19 GiB.
@@ -69,6 +69,16 @@ impl Session {
             row.mapv_inplace(|e| e / sum);
         }
         Ok(scores)
+    }
+
+    /// Probabilities p(c|y) `[C]` of a picture at its own size, as [`Session::classify`]; one that is too large takes no
+    /// memory for its pixels.
+    ///
+    /// # Errors
+    /// Those of [`Session::classify`].
+    pub fn classify_picture(&self, picture: &Picture) -> Result<Array1<f32>> {
+        self.whole(1, picture.size())?;
+        Ok(self.classify(picture.pixels().view().insert_axis(Axis(0)))?.index_axis_move(Axis(0), 0))
     }
 
     /// −log p(y) `[N]` in nats, without its constant (eq. 11), of whole images `[N,3,H,W]`; H·W in it is

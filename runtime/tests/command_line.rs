@@ -5,7 +5,8 @@
 mod program;
 
 use gradresnet::engine::{self, Device, EngineKind};
-use gradresnet::{Bundle, Picture, Session};
+use gradresnet::{Bundle, Picture, Session, Spec};
+use gradresnet_models::staged::StagedDir;
 use ndarray::Axis;
 use program::{folder, program, root, stderr};
 use std::process::{Output, Stdio};
@@ -149,6 +150,41 @@ fn a_broken_image_does_not_move_the_classes_of_the_others() {
         assert!(found.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}, {alone:?}");
     }
     assert_eq!(objects(&all).len(), 2);
+}
+
+#[test]
+fn a_model_of_any_size_classifies_images_as_they_are() {
+    let model = folder("any-size").join("model");
+    let source = Bundle::open(&root().join("models/zoo/cifar10")).unwrap();
+    let staged = StagedDir::new(&model).unwrap();
+    for file in source.spec().files.keys() {
+        let mut bytes = std::fs::read(source.path(file)).unwrap();
+        // Both graphs say it too.
+        let key = b"gradresnet.image_size";
+        if let Some(at) = bytes.windows(key.len()).position(|window| window == key) {
+            bytes[at..at + key.len()].copy_from_slice(b"gradresnet.other_size");
+        }
+        staged.write(file, &bytes).unwrap();
+    }
+    Bundle::seal(&staged, &Spec { image_size: None, ..source.spec().clone() }).unwrap();
+    staged.commit(false).unwrap();
+    let session =
+        Session::new(Bundle::open(&model).unwrap(), engine::open(EngineKind::Tract, Device::Cpu, 1).unwrap());
+
+    let images = ["lake", "wall"].map(|name| root().join(format!("examples/clean/{name}.png")));
+    let paths = images.each_ref().map(|path| path.to_str().unwrap());
+    let args = [&["classify", "--json", "--model", model.to_str().unwrap()], &paths[..]].concat();
+    let output = run(&args);
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+    for (found, image) in objects(&output).iter().zip(&images) {
+        let pixels = Picture::read(image).unwrap().pixels();
+        let expected = session.classify(pixels.view().insert_axis(Axis(0))).unwrap();
+        let most = expected.iter().copied().fold(0.0, f32::max);
+        let found = found["top"][0]["probability"].as_f64().unwrap();
+        // Sums over all pixels by another number of threads.
+        assert!((found - f64::from(most)).abs() <= 1e-5, "{found}, not {most}");
+    }
+    assert_eq!(objects(&output).len(), 2);
 }
 
 /// As after `| head -n 1`.

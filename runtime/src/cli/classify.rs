@@ -5,12 +5,13 @@ use super::inputs::{Input, InputArgs};
 use super::model::ModelArgs;
 use super::workers::{self, Budget};
 use anyhow::{Result, ensure};
+use gradresnet::engine::Graph;
 use gradresnet::{ErrorKind, Header, Session};
 use ndarray::{Array3, Array4, Axis};
 use rayon::prelude::*;
 use serde_json::json;
 
-/// Images of one size that go through the network together, and the pixels that they have at most.
+/// Images of a model's size that go through the network together, and the pixels that they have at most.
 const BATCH: usize = 64;
 const BATCH_PIXELS: usize = 1 << 20;
 
@@ -52,14 +53,17 @@ pub fn run(args: &Args) -> Result<Outcome> {
     // Where any size is allowed, images rarely agree, and are larger.
     let batch = spec.image_size.map_or(1, |side| (BATCH_PIXELS / (side * side)).clamp(1, BATCH));
     for some in found.inputs.chunks(4 * batch * rayon::current_num_threads()) {
-        // An image counts when it is classified.
+        // An image counts when its line is printed.
         let silent = Console::new(some.len(), true);
-        let pictures = workers::map(some, &silent, |input| load(input, &session, &budget));
-        scaled += pictures.iter().flatten().filter(|p| p.scaled).count();
-        let batches: Vec<&[Result<Loaded>]> = pictures.chunks(batch).collect();
-        let probabilities: Vec<Vec<Result<Vec<f32>>>> =
-            batches.into_par_iter().map(|batch| classify(batch, &session)).collect();
-        for (input, row) in some.iter().zip(probabilities.into_iter().flatten()) {
+        let rows = if let Some(side) = spec.image_size {
+            let pictures = workers::map(some, &silent, |input| load(input, side, &budget));
+            scaled += pictures.iter().flatten().filter(|p| p.scaled).count();
+            let batches: Vec<&[Result<Loaded>]> = pictures.chunks(batch).collect();
+            batches.into_par_iter().flat_map_iter(|batch| classify(batch, &session)).collect()
+        } else {
+            workers::map(some, &silent, |input| whole(input, &session, &budget))
+        };
+        for (input, row) in some.iter().zip(rows) {
             console.advance();
             match row {
                 Ok(row) => report(&console, input, &row, args, &spec.classes),
@@ -84,14 +88,23 @@ struct Loaded {
     scaled: bool,
 }
 
-fn load(input: &Input, session: &Session, budget: &Budget) -> Result<Loaded> {
+/// The pixels that a model of one size sees.
+fn load(input: &Input, side: usize, budget: &Budget) -> Result<Loaded> {
     let (_share, picture) = budget.read(&input.path, |header| Ok(needed(header)))?;
-    Ok(match session.spec().image_size {
-        Some(side) if picture.size() != (side, side) => {
-            Loaded { pixels: picture.resized(side), scaled: true }
-        }
-        _ => Loaded { pixels: picture.pixels(), scaled: false },
+    Ok(if picture.size() == (side, side) {
+        Loaded { pixels: picture.pixels(), scaled: false }
+    } else {
+        Loaded { pixels: picture.resized(side), scaled: true }
     })
+}
+
+/// Probabilities of an image for a model of any size. It has its memory until they are known.
+fn whole(input: &Input, session: &Session, budget: &Budget) -> Result<Vec<f32>> {
+    let (_share, picture) = budget.read(&input.path, |header| {
+        let run = header.pixels.saturating_mul(session.bytes_per_pixel(Graph::Forward));
+        Ok(run.saturating_add(needed(header)))
+    })?;
+    Ok(session.classify_picture(&picture)?.to_vec())
 }
 
 /// Memory for a picture and its pixels as floats, or the copy that is made while it is decoded.
