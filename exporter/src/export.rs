@@ -170,7 +170,9 @@ fn check_rounding(spec: &Spec, role: port::Graph, wide: &Graph, narrow: &Graph) 
         // What the denoiser changes, not the image that it passes on.
         let changed = output == Port::Denoised.name();
         let change = if changed { wide.zip(&inputs["noisy"], |d, y| d - y) } else { wide.clone() };
-        let error = norm(&wide.zip(&narrow[output], |a, b| a - b)) / norm(&change);
+        let difference = norm(&wide.zip(&narrow[output], |a, b| a - b));
+        // Logits may be 0, as in a head that was not trained yet.
+        let error = if difference == 0.0 { 0.0 } else { difference / norm(&change) };
         // The energy is the square of a sum that may nearly cancel, as in untrained networks: it need only be finite.
         let tolerance = if output == Port::Energy.name() { f64::MAX } else { Precision::Float16.tolerance() };
         if error.is_nan() || error > tolerance {

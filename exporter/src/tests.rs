@@ -96,13 +96,20 @@ fn a_bundle_in_float16_says_so_verifies_and_is_smaller() {
     assert!(of(Precision::Float16, Weights::Inline) < of(Precision::Float32, Weights::Inline));
     of(Precision::Float16, Weights::Shared);
 
+    // A head of zeros, as a denoiser has that is about to learn classes.
+    let mut untrained = checkpoint(base(), 3);
+    let shape = untrained.parameters["head.weight"].shape().to_vec();
+    let zeros = Array::f32(&shape, vec![0.0; shape.iter().product()]).unwrap();
+    untrained.parameters.insert("head.weight".into(), zeros);
+    let options = Options { precision: Precision::Float16, ..Options::default() };
+    export(&untrained, &dir.path().join("untrained"), &options).unwrap();
+
     // Beyond 65,504 float16 overflows, even if an engine on a CPU does not.
     let mut large = checkpoint(base(), 3);
     let kernel = &large.parameters["stages.0.0.conv1.weight"];
     let values = kernel.to_f64().iter().map(|v| (v * 1e6) as f32).collect();
     let kernel = Array::f32(kernel.shape(), values).unwrap();
     large.parameters.insert("stages.0.0.conv1.weight".into(), kernel);
-    let options = Options { precision: Precision::Float16, ..Options::default() };
     let error = export(&large, &dir.path().join("large"), &options).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Rounding { .. }), "{error}");
 }

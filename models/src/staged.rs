@@ -44,10 +44,11 @@ impl StagedDir {
 
     /// Writes one file in it.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.path().join(name);
-        let mut file = File::create(&path).at(&path)?;
+        // The temporary directory will be gone when an error is read.
+        let shown = self.target.join(name);
+        let mut file = File::create(self.path().join(name)).at(&shown)?;
         // Must be on the disk before what it replaces is removed.
-        file.write_all(bytes).and_then(|()| file.sync_all()).at(&path)
+        file.write_all(bytes).and_then(|()| file.sync_all()).at(&shown)
     }
 
     /// Renames it into place. With `replace`, it and an existing directory change places in one step, and the latter

@@ -92,10 +92,17 @@ fn product(shape: &[usize]) -> Option<usize> {
 ///
 /// # Errors
 /// [`ErrorKind::Safetensors`] (header out of bounds, overlapping or missing data),
-/// [`ErrorKind::TensorType`], and those of [`staged::read_bounded`].
+/// [`ErrorKind::TensorType`], and those of [`staged::read_bounded`] with [`MAX_TENSOR_BYTES`].
 pub fn read(path: &Path) -> Result<(Tensors, HashMap<String, String>)> {
-    let bytes = staged::read_bounded(path, MAX_TENSOR_BYTES)?;
-    parse(&bytes).at(path)
+    read_within(path, MAX_TENSOR_BYTES)
+}
+
+/// Reads a file of at most `limit` bytes; see [`read`].
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_within(path: &Path, limit: u64) -> Result<(Tensors, HashMap<String, String>)> {
+    parse(&staged::read_bounded(path, limit)?).at(path)
 }
 
 /// Parses the bytes of a safetensors file; see [`read`].
