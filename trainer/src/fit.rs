@@ -10,6 +10,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// What the names of a validation's figures begin with.
+const HELD_OUT: &str = "held_out/";
+
 /// Time between checkpoints.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
 
@@ -20,13 +23,18 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
 /// # Errors
 /// If a step fails, a file cannot be written, or the run was stopped before its end.
 pub fn fit(run: &mut Run, dir: &Path, stop: &AtomicBool) -> Result<()> {
-    let mut metrics = Metrics::open(dir, run.steps())?;
+    let (mut metrics, validated) = Metrics::open(dir, run.steps(), HELD_OUT)?;
     let (total, every) = (run.config().steps, run.config().validate_every);
+    let due = |step: u64| step.is_multiple_of(every) || step == total;
     let bar = ProgressBar::new(total).with_position(run.steps());
     bar.set_style(ProgressStyle::with_template(
         "{bar:30} {human_pos}/{human_len} steps, {per_sec}, {eta} left, {msg}",
     )?);
     bar.reset_eta();
+    // One that failed or was cut off.
+    if run.steps() > 0 && due(run.steps()) && !validated {
+        validate(run, &mut metrics, &bar, "")?;
+    }
     let mut saved = Instant::now();
     while run.steps() < total {
         let start = Instant::now();
@@ -36,15 +44,14 @@ pub fn fit(run: &mut Run, dir: &Path, stop: &AtomicBool) -> Result<()> {
         bar.inc(1);
         let last = run.steps() == total;
         let stopped = stop.load(Ordering::Relaxed);
-        let due = run.steps().is_multiple_of(every) || last;
+        let due = due(run.steps());
         // Before a validation: one that fails would fail again after steps that were lost and done again.
         if due || stopped || saved.elapsed() >= CHECKPOINT_EVERY {
             run.checkpoint(dir)?;
             saved = Instant::now();
         }
-        if due && let Some(evaluation) = run.validate()? {
-            metrics.write(run.steps(), &evaluation_figures(&evaluation))?;
-            say(&bar, format!("step {}: loss {:.4}, {}", run.steps(), step.loss, summary(&evaluation)));
+        if due {
+            validate(run, &mut metrics, &bar, &format!("loss {:.4}, ", step.loss))?;
         }
         if stopped && !last {
             bar.abandon();
@@ -56,6 +63,15 @@ pub fn fit(run: &mut Run, dir: &Path, stop: &AtomicBool) -> Result<()> {
         }
     }
     bar.finish();
+    Ok(())
+}
+
+/// Measures the network on held-out images, if there are any, and reports that after `before`.
+fn validate(run: &Run, metrics: &mut Metrics, bar: &ProgressBar, before: &str) -> Result<()> {
+    if let Some(evaluation) = run.validate()? {
+        metrics.write(run.steps(), &evaluation_figures(&evaluation))?;
+        say(bar, format!("step {}: {before}{}", run.steps(), summary(&evaluation)));
+    }
     Ok(())
 }
 
@@ -79,14 +95,14 @@ fn figures(step: &Step, time: Duration) -> Vec<(String, f64)> {
 
 fn evaluation_figures(evaluation: &Evaluation) -> Vec<(String, f64)> {
     let mut figures: Vec<_> =
-        evaluation.accuracy.map(|a| ("held_out/accuracy".into(), a)).into_iter().collect();
-    figures.extend(evaluation.calibration_error.map(|e| ("held_out/calibration_error".into(), e)));
-    figures.extend(evaluation.cross_entropy.map(|e| ("held_out/cross_entropy".into(), e)));
+        evaluation.accuracy.map(|a| (format!("{HELD_OUT}accuracy"), a)).into_iter().collect();
+    figures.extend(evaluation.calibration_error.map(|e| (format!("{HELD_OUT}calibration_error"), e)));
+    figures.extend(evaluation.cross_entropy.map(|e| (format!("{HELD_OUT}cross_entropy"), e)));
     for level in &evaluation.denoising {
         let sigma = level.sigma;
-        figures.push((format!("held_out/psnr_{sigma}"), level.psnr));
-        figures.extend(level.psnr_conditional.map(|c| (format!("held_out/psnr_{sigma}_conditional"), c)));
-        figures.extend(level.ssim.map(|s| (format!("held_out/ssim_{sigma}"), s)));
+        figures.push((format!("{HELD_OUT}psnr_{sigma}"), level.psnr));
+        figures.extend(level.psnr_conditional.map(|c| (format!("{HELD_OUT}psnr_{sigma}_conditional"), c)));
+        figures.extend(level.ssim.map(|s| (format!("{HELD_OUT}ssim_{sigma}"), s)));
     }
     figures
 }

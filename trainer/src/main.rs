@@ -134,7 +134,7 @@ struct Eval {
     /// Write what the classifier says of each image, as JSON lines, to a new file
     #[arg(long, value_name = "FILE")]
     predictions: Option<PathBuf>,
-    /// Keep the figures in the checkpoint's spec.json, under this name of the data
+    /// Keep the figures in the checkpoint's spec.json, under this name of the data, in place of all that it has under it
     #[arg(long, value_name = "NAME")]
     record: Option<String>,
     #[command(flatten)]
@@ -274,6 +274,11 @@ fn eval(args: Eval) -> Result<()> {
     }
     let (device, _) = args.machine.prepare();
     let Checkpoint { spec, parameters, .. } = Checkpoint::read(&args.checkpoint)?;
+    ensure!(
+        args.predictions.is_none() || !spec.classes.is_empty(),
+        "--predictions: {} does not classify",
+        args.checkpoint.display()
+    );
     let images = match args.held_out {
         None => Images::open(&args.data, Split::Test)?,
         Some(fraction) => Images::open(&args.data, Split::Train)?.hold_out(fraction).1,
@@ -283,6 +288,14 @@ fn eval(args: Eval) -> Result<()> {
         "{}: has too few images for `--held-out` to leave one; a larger fraction would",
         args.data.display()
     );
+    if !spec.classes.is_empty() && !images.classes().is_empty() && images.classes() != spec.classes {
+        note(format_args!(
+            "note: {}: not the {} classes that {} knows, so what takes an image's class is not measured",
+            args.data.display(),
+            spec.classes.len(),
+            args.checkpoint.display()
+        ));
+    }
     let kind = if args.float64 { Kind::Double } else { Kind::Float };
     let net = Network::from_tensors(&spec.architecture, spec.classes.len(), &parameters, kind, device)
         .with_context(|| format!("{}: parameters are missing", args.checkpoint.display()))?;
@@ -335,7 +348,8 @@ fn record(args: &Eval, name: &str, measured: &Spec, evaluation: &Evaluation) -> 
     let data = portable(&args.data).display();
     let sigmas = args.sigma.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
     let sigma = if sigmas == SIGMAS { String::new() } else { format!(" --sigma {sigmas}") };
-    let command = format!("gradresnet-train eval CHECKPOINT --data {data}{held_out}{sigma}{limit}");
+    let float64 = if args.float64 { " --float64" } else { "" };
+    let command = format!("gradresnet-train eval CHECKPOINT --data {data}{held_out}{sigma}{limit}{float64}");
     let mut spec = Spec::read(&path)?;
     ensure!(
         Spec { metrics: measured.metrics.clone(), ..spec.clone() } == *measured,

@@ -21,15 +21,19 @@ pub struct Metrics {
 
 impl Metrics {
     /// Opens the files in a run's folder, appending to the JSON lines. Lines of steps after `last`
-    /// are dropped: a resumed run takes those steps again.
-    pub fn open(dir: &Path, last: u64) -> Result<Metrics> {
+    /// are dropped: a resumed run takes those steps again. Also says whether a figure of `last` is there whose name
+    /// begins with `group`.
+    pub fn open(dir: &Path, last: u64, group: &str) -> Result<(Metrics, bool)> {
         let path = dir.join(METRICS);
+        let mut found = false;
         if path.exists() {
             let text = std::fs::read_to_string(&path)
                 .with_context(|| format!("{}: cannot be read", path.display()))?;
             let before = |line: &&str| {
-                let value: Option<Value> = serde_json::from_str(line).ok();
-                value.and_then(|v| v.get("step")?.as_u64()).is_some_and(|step| step <= last)
+                let figures: Map<String, Value> = serde_json::from_str(line).unwrap_or_default();
+                let step = figures.get("step").and_then(Value::as_u64);
+                found |= step == Some(last) && figures.keys().any(|name| name.starts_with(group));
+                step.is_some_and(|step| step <= last)
             };
             let kept: String = text.lines().filter(before).flat_map(|l| [l, "\n"]).collect();
             gradresnet_models::staged::write_file(&path, kept.as_bytes())?;
@@ -44,7 +48,7 @@ impl Metrics {
             file_version: Some("brain.Event:2".into()),
             ..Event::default()
         })?;
-        Ok(metrics)
+        Ok((metrics, found))
     }
 
     /// Writes figures of the state after `step` steps, by name; names with a `/` are grouped by
@@ -123,14 +127,19 @@ mod tests {
     #[test]
     fn lines_after_the_resumed_step_are_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let mut metrics = Metrics::open(dir.path(), 0).unwrap();
+        let open = |last| Metrics::open(dir.path(), last, "loss").unwrap();
+        let (mut metrics, _) = open(0);
         for step in 1..=4 {
             metrics.write(step, &[("loss".into(), step as f64)]).unwrap();
         }
-        let mut metrics = Metrics::open(dir.path(), 2).unwrap();
+        let (mut metrics, found) = open(2);
         metrics.write(3, &[("loss".into(), 9.0)]).unwrap();
+        assert!(found);
         let text = std::fs::read_to_string(dir.path().join(METRICS)).unwrap();
         assert_eq!(text, "{\"step\":1,\"loss\":1.0}\n{\"step\":2,\"loss\":2.0}\n{\"step\":3,\"loss\":9.0}\n");
+        let found = |last, group| Metrics::open(dir.path(), last, group).unwrap().1;
+        // Nothing of that name, and nothing of that step.
+        assert!(found(3, "lo") && !found(3, "rate") && !found(5, "loss"));
     }
 
     #[test]

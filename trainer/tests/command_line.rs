@@ -105,7 +105,11 @@ fn fit_then_eval_then_record() {
         spec.metrics.iter().map(|m| (m.data.as_str(), m.metric.as_str(), m.sigma)).collect();
     let expected = [("psnr", 10.0), ("ssim", 10.0), ("psnr", 25.0), ("ssim", 25.0)];
     assert_eq!(recorded, expected.map(|(metric, sigma)| ("stripes", metric, Some(sigma))));
-    assert!(spec.metrics[0].command.ends_with("--data photos --sigma 10,25"), "{}", spec.metrics[0].command);
+    assert!(
+        spec.metrics[0].command.ends_with("--data photos --sigma 10,25 --float64"),
+        "{}",
+        spec.metrics[0].command
+    );
     // What is asked to be kept is kept, whether or not anybody reads what is printed.
     let mut unread = Command::new(env!("CARGO_BIN_EXE_gradresnet-train"))
         .args(eval)
@@ -283,6 +287,15 @@ fn accuracy_is_the_share_of_predictions_that_are_right() {
     assert!(String::from_utf8_lossy(&again.stderr).contains("predictions.jsonl"));
     assert_eq!(std::fs::read_to_string(&predictions).unwrap(), lines);
 
+    // A class that no image has.
+    let few = path("few");
+    photographs(&few.join("cat"));
+    photographs(&few.join("eel"));
+    let few = run(&["eval", text(&checkpoint), "--data", text(&few), "--sigma", "25", "--threads", "1"]);
+    let stderr = String::from_utf8_lossy(&few.stderr);
+    assert!(few.status.success() && stderr.contains("not the 2 classes that"), "{stderr}");
+    assert!(!String::from_utf8_lossy(&few.stdout).contains("accuracy"));
+
     for (name, extra) in [
         ("attack", &["--linf", "0,64", "--l2", "0", "--draws", "1"][..]),
         ("adversarial", &["--sigma", "25", "--images", "2"]),
@@ -363,6 +376,11 @@ fn bad_input_gives_one_line_that_names_it() {
             "eq. 9 without noise",
             run(&["adversarial", text(&empty), "--data", text(&data), "-o", text(&out), "--sigma", "0"]),
             "--sigma",
+        ),
+        (
+            "no classes to predict",
+            run(&["eval", "../models/zoo/photo-fast", "--data", text(&data), "--predictions", text(&out)]),
+            "--predictions: ../models/zoo/photo-fast does not classify",
         ),
         ("no checkpoint", run(&["eval", text(&nowhere), "--data", text(&data)]), "nowhere"),
         ("nothing to resume", run(&["resume", text(&empty)]), "config.toml"),
@@ -480,6 +498,35 @@ fn studies_leave_tables_and_plots_and_go_on() {
     photographs(&noise);
     let (done, stderr, _) = study("ood", &["--sigma", "0", "--other", text(&noise)]);
     assert!(!done && stderr.contains("are named noise"), "{stderr}");
+
+    // Other images by the name of those that have rows.
+    let views = ["a", "b"].map(|place| dir.path().join(place).join("views"));
+    views.iter().for_each(|folder| photographs(folder));
+    let ood = |folder: &Path| study("ood", &["--sigma", "0", "--other", text(folder)]);
+    let (done, stderr, out) = ood(&views[0]);
+    let first = rows(&out, "ood");
+    assert!(done && first.len() == 5, "{stderr}");
+    assert!(ood(&views[1]).0, "the same names, wherever they are");
+    std::fs::rename(views[1].join("0.png"), views[1].join("other.png")).unwrap();
+    let (done, stderr, _) = ood(&views[1]);
+    assert!(!done && stderr.contains("rows of other images by the name views"), "{stderr}");
+    assert_eq!(rows(&out, "ood"), first);
+
+    // Another network by the name of the one that has rows.
+    let trained = CONFIG.replace("steps = 4", "steps = 5");
+    std::fs::write(run_dir.join("config.toml"), trained).unwrap();
+    assert!(run(&["resume", text(&run_dir)]).status.success());
+    for name in ["generalize", "jacobian", "linearity", "sample", "ood"] {
+        let (done, stderr, _) = study(
+            name,
+            match name {
+                "jacobian" => &["--steps", "20", "--images", "1"],
+                "sample" => &["--steps", "3", "--each", "6"],
+                _ => &[],
+            },
+        );
+        assert!(!done && stderr.contains("rows of another network that is named tiny"), "{name}: {stderr}");
+    }
 
     let out = dir.path().join("table");
     let table = ["table", text(&checkpoint), "-o", text(&out)];

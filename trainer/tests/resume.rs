@@ -355,9 +355,9 @@ fn a_run_that_diverges_says_so_and_keeps_its_checkpoint() {
     assert_eq!(Checkpoint::read(&run_dir.join(CHECKPOINT)).unwrap(), checkpoint);
 }
 
-/// Held-out images that cannot be read cost a validation, and no steps.
+/// Held-out images that cannot be read cost no step, and once they can, no validation.
 #[test]
-fn a_validation_that_fails_comes_after_the_checkpoint() {
+fn a_validation_that_fails_comes_after_the_checkpoint_and_is_done_again() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     images(&data);
@@ -366,16 +366,33 @@ fn a_validation_that_fails_comes_after_the_checkpoint() {
         architecture("group", false),
         CASES[0].2
     );
-    let mut run = Run::start(Config::parse(&text).unwrap(), place(&data), "test".into(), None).unwrap();
-    for name in ["cat/3.png", "dog/3.png"] {
-        std::fs::write(data.join(name), "no image").unwrap();
-    }
     let (run_dir, stop) = (dir.path().join("run"), AtomicBool::new(false));
     std::fs::create_dir(&run_dir).unwrap();
+    std::fs::write(run_dir.join(CONFIG), &text).unwrap();
+    let mut run = Run::start(Config::parse(&text).unwrap(), place(&data), "test".into(), None).unwrap();
+    let torn = ["cat/3.png", "dog/3.png"].map(|name| data.join(name));
+    let sound = torn.each_ref().map(|path| std::fs::read(path).unwrap());
+    for path in &torn {
+        std::fs::write(path, "no image").unwrap();
+    }
     let error = format!("{:#}", fit(&mut run, &run_dir, &stop).unwrap_err());
     assert!(error.contains("3.png: not a readable image"), "{error}");
     let checkpoint = Checkpoint::read(&run_dir.join(CHECKPOINT)).unwrap();
     assert_eq!(checkpoint.spec.provenance.unwrap().steps, STOP);
+
+    for (path, sound) in torn.iter().zip(sound) {
+        std::fs::write(path, sound).unwrap();
+    }
+    for _ in 0..2 {
+        let mut run = Run::resume(&run_dir, |state| Ok(place(&state.data))).unwrap();
+        fit(&mut run, &run_dir, &stop).unwrap();
+        let metrics = std::fs::read_to_string(run_dir.join("metrics.jsonl")).unwrap();
+        let lines = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let validated = lines.filter(|line| line.get("held_out/psnr_25").is_some());
+        let steps: Vec<_> = validated.map(|line| line["step"].as_u64().unwrap()).collect();
+        // Each once, at the end too.
+        assert_eq!(steps, [STOP, 2 * STOP, STEPS]);
+    }
 }
 
 #[test]
@@ -463,6 +480,17 @@ fn a_checkpoint_of_another_network_is_refused() {
         .unwrap();
     let error = format!("{:#}", Run::resume(&run_dir, |s| Ok(place(&s.data))).unwrap_err());
     assert!(error.contains("optimizer.safetensors") && error.contains("not finite"), "{error}");
+    std::fs::write(&path, sound).unwrap();
+
+    // So is the state: it neither begins after itself nor goes on beyond the end.
+    let path = run_dir.join(CHECKPOINT).join("state.json");
+    let sound = std::fs::read_to_string(&path).unwrap();
+    for (field, changed) in [("\"first_step\": 0", "\"first_step\": 1"), ("\"step\": 0", "\"step\": 3")] {
+        assert!(sound.contains(field), "{sound}");
+        std::fs::write(&path, sound.replace(field, changed)).unwrap();
+        let error = format!("{:#}", Run::resume(&run_dir, |s| Ok(place(&s.data))).unwrap_err());
+        assert!(error.contains("state.json: it is at step"), "{error}");
+    }
     std::fs::write(&path, sound).unwrap();
 
     // The data may have gone, or have changed.

@@ -127,13 +127,16 @@ impl Optimizer {
     }
 
     /// Moves `parameters` in place. `rate` multiplies every learning rate; `step` counts from 0.
-    /// Returns the norm of the gradient before clipping. A parameter that the loss does not depend on
-    /// has an undefined gradient and stays.
+    /// Returns the norm of the gradient before clipping; if that is not finite, nothing has moved. A parameter that the
+    /// loss does not depend on has an undefined gradient and stays.
     pub fn step(&mut self, parameters: &[&Tensor], gradients: &[Tensor], rate: f64, step: u64) -> f64 {
         let _no_grad = tch::no_grad_guard();
         let squares: Vec<Tensor> =
             gradients.iter().filter(|g| g.defined()).map(|g| g.square().sum(Kind::Float)).collect();
         let norm = Tensor::stack(&squares, 0).sum(Kind::Float).sqrt().double_value(&[]);
+        if !norm.is_finite() {
+            return norm;
+        }
         let shrink = self.config.clip.map_or(1.0, |clip| (clip / (norm + 1e-6)).min(1.0));
         for ((slot, parameter), gradient) in self.slots.iter_mut().zip(parameters).zip(gradients) {
             if !gradient.defined() {
@@ -238,6 +241,15 @@ mod tests {
         let mut optimizer = Optimizer::new(config, &[parameter], Device::Cpu);
         optimizer.step(&[&x], &[gradient], 1.0, 0);
         (x, optimizer)
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_moves_nothing() {
+        for gradient in [f64::NAN, f64::INFINITY] {
+            let (x, optimizer) = one_step(config(false), ParameterKind::Convolution, gradient);
+            assert_eq!(x, x.ones_like());
+            assert!(optimizer.slots[0].state.iter().all(|state| *state == state.zeros_like()));
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::parallel::{Batches, Loss, Workers};
 use anyhow::{Context, Result, ensure};
 pub use gradresnet_models::checkpoint::CHECKPOINT;
 use gradresnet_models::checkpoint::check_parameters;
+use gradresnet_models::staged::read_bounded;
 use gradresnet_models::{Array, Checkpoint, Provenance, Spec, tensors};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,10 @@ use tch::{Device, Kind, Tensor};
 pub const CONFIG: &str = "config.toml";
 const STATE: &str = "state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
+/// The state is a command or two, some paths and numbers.
+const MAX_STATE_BYTES: u64 = 1 << 20;
+/// With AdamW and an average twelve bytes a parameter, four more than its file's limit allows; and JEM's samples.
+const MAX_OPTIMIZER_BYTES: u64 = 2 * tensors::MAX_TENSOR_BYTES;
 /// Prefix, in the optimiser's file, of the weights that an average is kept of.
 const RAW: &str = "raw.";
 
@@ -194,12 +199,19 @@ impl Run {
         let config = Config::read(&dir.join(CONFIG))?;
         let folder = dir.join(CHECKPOINT);
         let path = folder.join(STATE);
-        let text = std::fs::read(&path)
-            .with_context(|| format!("{}: no checkpoint of an unfinished run", path.display()))?;
+        let text = read_bounded(&path, MAX_STATE_BYTES).context("no checkpoint of an unfinished run")?;
         let mut state: State = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+        ensure!(
+            state.first_step <= state.step && state.step <= config.steps,
+            "{}: it is at step {} from {}, and {CONFIG} has {} steps",
+            path.display(),
+            state.step,
+            state.first_step,
+            config.steps
+        );
         let checkpoint = Checkpoint::read(&folder)?;
         let path = folder.join(OPTIMIZER);
-        let (saved, _) = tensors::read(&path)?;
+        let (saved, _) = tensors::read_within(&path, MAX_OPTIMIZER_BYTES)?;
 
         let place = place(&state).with_context(|| folder.join(STATE).display().to_string())?;
         (state.device, state.threads) = (Some(name(place.device)), place.threads);
@@ -294,7 +306,7 @@ impl Run {
     /// One step of the optimiser on the weighted sum of the objectives (eq. 13).
     ///
     /// # Errors
-    /// If an image cannot be read, or if the loss is not finite; the parameters are unchanged then.
+    /// If an image cannot be read, or if the loss or its gradient is not finite; the parameters are unchanged then.
     pub fn step(&mut self) -> Result<Step> {
         let (device, step) = (self.place.device, self.state.step);
         let next = |loader: &mut Loader| anyhow::Ok(loader.next_batch()?.to_device(device));
@@ -314,21 +326,15 @@ impl Run {
         let names: Vec<&str> = self.optimizer.names().collect();
         let Loss { value: loss, terms, gradients } =
             self.workers.loss(batches, &self.net, &self.config, &names)?;
-        ensure!(
-            loss.is_finite() && loss.abs() < DIVERGED,
-            "step {}: training has diverged, the loss is {loss}{}; lower the learning rates or clip the gradient \
-             ([optimizer] in {CONFIG}). The last checkpoint is as it was",
-            step + 1,
-            if self.jem.is_some() {
-                " (the likelihood by sampling is known for it; more jem.steps help)"
-            } else {
-                ""
-            }
-        );
+        ensure!(loss.is_finite() && loss.abs() < DIVERGED, self.divergence(&format!("the loss is {loss}")));
         let parameters: Vec<&Tensor> = names.iter().filter_map(|name| self.net.parameter(name)).collect();
         let first_step = self.state.first_step;
         let rate = self.config.optimizer.rate(step, first_step, self.config.steps);
         let gradient_norm = self.optimizer.step(&parameters, &gradients, rate, step - first_step);
+        ensure!(
+            gradient_norm.is_finite(),
+            self.divergence(&format!("the norm of the gradient is {gradient_norm}"))
+        );
         if let (Some(average), Some(decay)) = (&self.average, self.config.optimizer.average) {
             // Early on, the average would remember little but the start: shorten its memory.
             let steps = (step - first_step) as f64;
@@ -337,6 +343,16 @@ impl Run {
         }
         self.state.step += 1;
         Ok(Step { loss, terms, images, gradient_norm, rate })
+    }
+
+    fn divergence(&self, sign: &str) -> String {
+        let known = " (the likelihood by sampling is known for it; more jem.steps help)";
+        format!(
+            "step {}: training has diverged, {sign}{}; lower the learning rates or clip the gradient ([optimizer] in \
+             {CONFIG}). The last checkpoint is as it was",
+            self.state.step + 1,
+            if self.jem.is_some() { known } else { "" }
+        )
     }
 
     /// Measures the published network on some of the held-out images; `None` if none are held out.
@@ -405,7 +421,7 @@ fn fitting_spec(config: &Config, images: &Images, data: &Path) -> Result<Spec> {
         );
     }
     let spec = config.spec(images.classes().to_vec());
-    spec.validate()?;
+    spec.validate().with_context(|| format!("the classes of {}", data.display()))?;
     Ok(spec)
 }
 

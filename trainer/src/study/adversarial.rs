@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<()> {
     let (doubles, images) = args.inputs.open(Kind::Double, &[Need::Energy, Need::Logits])?;
     let (floats, _) = args.inputs.open(Kind::Float, &[Need::Energy, Need::Logits])?;
     let settings = serde_json::json!({ "data": args.inputs.data_settings(&images), "images": args.images });
-    let mut report = Report::<Row>::open(&args.inputs.output, "adversarial", &settings)?;
+    let mut report = args.inputs.report::<Row>("adversarial", &settings, &doubles)?;
     let bar = progress(doubles.len() * args.sigma.len(), "noise levels")?;
     for (double, float) in doubles.iter().zip(&floats) {
         let batch = Batch::spread(&images, args.images as usize, double)?;

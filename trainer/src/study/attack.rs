@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> Result<()> {
     let settings = serde_json::json!({
         "data": args.inputs.data_settings(&images), "images": args.images, "draws": args.draws,
     });
-    let mut report = Report::<Row>::open(&args.inputs.output, "attack", &settings)?;
+    let mut report = args.inputs.report::<Row>("attack", &settings, &subjects)?;
     let attacks: Vec<(Norm, f64)> =
         (args.linf.iter().map(|&e| (Norm::Linf, e))).chain(args.l2.iter().map(|&e| (Norm::L2, e))).collect();
     let bar = progress(subjects.len() * args.noise.len() * attacks.len(), "attacks")?;

@@ -47,7 +47,7 @@ struct Row {
 pub fn run(args: &Args) -> Result<()> {
     let (subjects, images) = args.inputs.open(Kind::Float, &[Need::Denoiser])?;
     let settings = serde_json::json!({ "data": args.inputs.data_settings(&images), "images": args.images });
-    let mut report = Report::<Row>::open(&args.inputs.output, "generalize", &settings)?;
+    let mut report = args.inputs.report::<Row>("generalize", &settings, &subjects)?;
     let bar = progress(subjects.len() * args.sigma.len(), "noise levels")?;
     for subject in &subjects {
         let batch = Batch::spread(&images, args.images as usize, subject)?;

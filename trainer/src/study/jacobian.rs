@@ -2,7 +2,7 @@
 
 use super::figure::sheet;
 use super::lanczos::{Eigenpair, Lanczos, symmetry_defect};
-use super::report::{Report, number, progress};
+use super::report::{number, progress};
 use super::subject::{Batch, Inputs, Model, Need, Subject, bounded, noise_like, norms};
 use crate::console::line;
 use crate::convert::sum;
@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> Result<()> {
     let settings = serde_json::json!({
         "data": args.inputs.data_settings(&images), "sigma": args.sigma, "images": args.images, "steps": args.steps,
     });
-    let mut report = Report::open(&args.inputs.output, "jacobian", &settings)?;
+    let mut report = args.inputs.report::<Row>("jacobian", &settings, &subjects)?;
     let bar = progress(subjects.len() * (args.images * args.steps) as usize, "products with the Jacobian")?;
     for subject in &subjects {
         let batch = Batch::spread(&images, args.images as usize, subject)?;

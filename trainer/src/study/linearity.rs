@@ -57,7 +57,7 @@ struct Row {
 pub fn run(args: &Args) -> Result<()> {
     let (subjects, images) = args.inputs.open(Kind::Double, &[])?;
     let settings = serde_json::json!({ "data": args.inputs.data_settings(&images), "images": args.images });
-    let mut report = Report::<Row>::open(&args.inputs.output, "linearity", &settings)?;
+    let mut report = args.inputs.report::<Row>("linearity", &settings, &subjects)?;
     let bar = progress(subjects.len() * args.sigma.len(), "noise levels")?;
     for subject in &subjects {
         let batch = Batch::spread(&images, args.images as usize, subject)?;

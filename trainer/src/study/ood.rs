@@ -1,9 +1,9 @@
 //! `ood`: −log p(y) as a score of images from another distribution (section 6).
 
-use super::report::{Report, progress};
+use super::report::progress;
 use super::subject::{Batch, Inputs, Need, Subject, bounded, noise_like};
 use crate::console::line;
-use crate::data::images::{Images, Split};
+use crate::data::images::{Images, Listing, Split};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ struct Row {
 pub fn run(args: &Args) -> Result<()> {
     let (subjects, images) = args.inputs.open(Kind::Float, &[Need::Energy])?;
     let settings = serde_json::json!({ "data": args.inputs.data_settings(&images), "images": args.images });
-    let mut report = Report::open(&args.inputs.output, "ood", &settings)?;
+    let mut report = args.inputs.report::<Row>("ood", &settings, &subjects)?;
     let bar = progress(subjects.len() * args.sigma.len(), "noise levels")?;
     for subject in &subjects {
         // Half of the data says what is typical, the other is to be told from foreign images.
@@ -61,30 +61,40 @@ pub fn run(args: &Args) -> Result<()> {
         ensure!(count > 0, "the data has too few images");
         let halves = all.narrow(0, 0, 2 * count).view([count, 2, 3, all.size()[2], all.size()[3]]);
         let (typical, data) = (halves.select(1, 0), halves.select(1, 1));
-        let mut sources = vec![("data".to_string(), data.shallow_clone())];
+        let source = |name: &str, images| Source { name: name.into(), key: name.into(), images };
+        let mut sources = vec![source("data", data.shallow_clone())];
         for folder in &args.other {
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            sources.push((name, shrunk(&Images::open(folder, Split::Test)?, args.images as usize, &data)?));
+            let images = Images::open(folder, Split::Test)?;
+            let Listing { count, checksum } = images.listing();
+            let key = format!("{name}, {count} images, checksum {checksum:08x}");
+            sources.push(Source { name, key, images: shrunk(&images, args.images as usize, &data)? });
         }
-        sources.extend(drawn(&data));
-        for (i, (name, _)) in sources.iter().enumerate() {
-            let other = sources[..i].iter().any(|(other, _)| other == name);
+        sources.extend(drawn(&data).map(|(name, images)| source(name, images)));
+        for (i, Source { name, .. }) in sources.iter().enumerate() {
+            let other = sources[..i].iter().any(|other| other.name == *name);
             ensure!(!other, "two sources of images are named {name}: rename the folder given by --other");
         }
+        for Source { name, key, .. } in &sources {
+            ensure!(
+                report.keyed().all(|(k, row)| row.source != *name || k.split('/').nth(1) == Some(key)),
+                "{}: it has rows of other images by the name {name}; choose another folder",
+                args.inputs.output.display()
+            );
+        }
         for &sigma in &args.sigma {
-            let key = |source: &str| format!("{}/{source}/{sigma}", subject.key());
             let reference = Scores::of(subject, &typical, sigma)?;
             let own = Scores::of(subject, &data, sigma)?;
-            for (source, pictures) in &sources {
-                report.row(&key(source), || {
-                    let scores = Scores::of(subject, pictures, sigma)?;
+            for Source { name, key, images } in &sources {
+                report.row(&format!("{}/{key}/{sigma}", subject.key()), || {
+                    let scores = Scores::of(subject, images, sigma)?;
                     let softmax = scores.softmax.as_ref().zip(own.softmax.as_ref());
                     let energies = (&scores.energy, &own.energy);
                     let typicality = |s: &Scores| s.typicality(&reference);
                     Ok(Row {
                         model: subject.spec.name.clone(),
-                        source: source.clone(),
-                        images: pictures.size()[0],
+                        source: name.clone(),
+                        images: images.size()[0],
                         sigma,
                         mean_energy: scores.energy.iter().sum::<f64>() / scores.energy.len() as f64,
                         auroc_energy: auroc(energies.0, energies.1),
@@ -99,6 +109,15 @@ pub fn run(args: &Args) -> Result<()> {
     bar.finish_and_clear();
     line(report.markdown()?);
     Ok(())
+}
+
+/// Some images of one origin.
+struct Source {
+    name: String,
+    /// What a row's key says of them.
+    key: String,
+    /// `[N,3,H,W]` in image units.
+    images: Tensor,
 }
 
 /// Scores of some images: the higher, the stranger.
@@ -161,7 +180,7 @@ fn shrunk(images: &Images, count: usize, like: &Tensor) -> Result<Tensor> {
 }
 
 /// Synthetic images, as many as in `like` and of that size.
-fn drawn(like: &Tensor) -> Vec<(String, Tensor)> {
+fn drawn(like: &Tensor) -> [(&'static str, Tensor); 3] {
     let size = like.size();
     // Φ of a normal number is uniform in [0, 1].
     let uniform = |shape: &Tensor, stream| (noise_like(shape, 10, stream) / 2f64.sqrt()).erf() * 0.5 + 0.5;
@@ -174,10 +193,10 @@ fn drawn(like: &Tensor) -> Vec<(String, Tensor)> {
     let frequency = (uniform(&one, 4) * 12.0 + 4.0).reciprocal() * (2.0 * std::f64::consts::PI);
     let angle = uniform(&one, 5) * std::f64::consts::PI;
     let wave = ((x * angle.cos() + y * angle.sin()) * frequency + uniform(&one, 6) * 6.0).sin() * 0.5;
-    vec![
-        ("noise".into(), uniform(like, 2)),
-        ("flat".into(), uniform(&colour, 3).expand_as(like).contiguous()),
-        ("gratings".into(), wave * uniform(&colour, 7) + 0.5),
+    [
+        ("noise", uniform(like, 2)),
+        ("flat", uniform(&colour, 3).expand_as(like).contiguous()),
+        ("gratings", wave * uniform(&colour, 7) + 0.5),
     ]
 }
 

@@ -94,6 +94,11 @@ impl<T: Serialize + DeserializeOwned> Report<T> {
         Ok(Some(&self.contents.rows[index].row))
     }
 
+    /// All rows with their keys, in the order in which they were computed.
+    pub fn keyed(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.contents.rows.iter().map(|r| (r.key.as_str(), &r.row))
+    }
+
     /// All rows, in the order in which they were computed.
     pub fn rows(&self) -> impl Iterator<Item = &T> {
         self.contents.rows.iter().map(|r| &r.row)

@@ -1,7 +1,7 @@
 //! `sample`: images from p(y) and p(y|c) by the learned score (section 5.2).
 
 use super::figure::sheet;
-use super::report::{Report, progress};
+use super::report::progress;
 use super::subject::{Batch, Inputs, Need, Subject, bounded, correct, noise_like, norms};
 use crate::console::line;
 use crate::convert::sum;
@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
     let settings = serde_json::json!({
         "data": args.inputs.data_settings(&images), "sigma": args.sigma, "each": args.each, "steps": args.steps,
     });
-    let mut report = Report::open(&args.inputs.output, "sample", &settings)?;
+    let mut report = args.inputs.report::<Row>("sample", &settings, &subjects)?;
     let bar = progress(subjects.len() * args.guidance.len() * (args.steps as usize + 1), "steps")?;
     for subject in &subjects {
         let classes = subject.spec.classes.len().max(1) as i64;

@@ -1,5 +1,6 @@
 //! What a study looks at: a network behind a narrow interface, and images for it.
 
+use super::report::Report;
 use crate::convert::sum;
 use crate::data::images::{Images, Pixels, Split};
 use crate::device::Machine;
@@ -10,6 +11,8 @@ use gradresnet_models::{Checkpoint, Graph, Spec};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -169,6 +172,31 @@ impl Inputs {
             );
         }
         Ok((subjects, Images::open(&self.data, Split::Test)?))
+    }
+
+    /// The report `name` of `subjects` in the folder of results.
+    ///
+    /// # Errors
+    /// Those of [`Report::open`], and if it has rows of another network by the name of one of them: tables, curves and
+    /// pictures could not tell them apart.
+    pub fn report<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        settings: &Value,
+        subjects: &[Subject],
+    ) -> Result<Report<T>> {
+        let report = Report::open(&self.output, name, settings)?;
+        for subject in subjects {
+            let (name, own) = (&subject.spec.name, format!("{}/", subject.key()));
+            let named =
+                |key: &str| key.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(", "));
+            ensure!(
+                report.keyed().all(|(key, _)| !named(key) || key.starts_with(&own)),
+                "{}: it has rows of another network that is named {name}; choose another folder",
+                self.output.display()
+            );
+        }
+        Ok(report)
     }
 
     /// What a report's settings say of the images: the folder's name, and how many there are of which names, but not
