@@ -255,6 +255,15 @@ mod tests {
     }
 
     #[test]
+    fn an_error_names_the_place_that_a_file_is_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("target");
+        let staged = StagedDir::new(&target).unwrap();
+        let error = staged.write("no folder/a", b"1").unwrap_err().to_string();
+        assert!(error.starts_with(&target.join("no folder/a").display().to_string()), "{error}");
+    }
+
+    #[test]
     fn an_existing_target_is_replaced_only_on_request() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("target");

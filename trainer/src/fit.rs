@@ -30,11 +30,11 @@ pub fn fit(run: &mut Run, dir: &Path, stop: &AtomicBool) -> Result<()> {
     bar.set_style(ProgressStyle::with_template(
         "{bar:30} {human_pos}/{human_len} steps, {per_sec}, {eta} left, {msg}",
     )?);
-    bar.reset_eta();
-    // One that failed or was cut off.
-    if run.steps() > 0 && due(run.steps()) && !validated {
+    // One that failed or was cut off; not of the network that the run began with.
+    if run.steps() > run.first_step() && due(run.steps()) && !validated {
         validate(run, &mut metrics, &bar, "")?;
     }
+    bar.reset_eta();
     let mut saved = Instant::now();
     while run.steps() < total {
         let start = Instant::now();

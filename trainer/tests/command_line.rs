@@ -525,7 +525,7 @@ fn studies_leave_tables_and_plots_and_go_on() {
                 _ => &[],
             },
         );
-        assert!(!done && stderr.contains("rows of another network that is named tiny"), "{name}: {stderr}");
+        assert!(!done && stderr.contains("rows of another tiny, of other steps"), "{name}: {stderr}");
     }
 
     let out = dir.path().join("table");

@@ -4,10 +4,10 @@ use super::console::{Console, Outcome, about, images};
 use super::inputs::{Input, InputArgs};
 use super::model::ModelArgs;
 use super::workers::{self, Budget};
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use gradresnet::engine::Graph;
 use gradresnet::{ErrorKind, Header, Session};
-use ndarray::{Array3, Array4, Axis};
+use ndarray::{Array3, Array4};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -50,21 +50,22 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let console = found.console(false);
     let budget = Budget::of_threads();
     let mut scaled = 0;
-    // Where any size is allowed, images rarely agree, and are larger.
+    // Images of any size go through the network one by one.
     let batch = spec.image_size.map_or(1, |side| (BATCH_PIXELS / (side * side)).clamp(1, BATCH));
     for some in found.inputs.chunks(4 * batch * rayon::current_num_threads()) {
-        // An image counts when its line is printed.
-        let silent = Console::new(some.len(), true);
         let rows = if let Some(side) = spec.image_size {
+            // An image counts when it is classified.
+            let silent = Console::new(some.len(), true);
             let pictures = workers::map(some, &silent, |input| load(input, side, &budget));
             scaled += pictures.iter().flatten().filter(|p| p.scaled).count();
-            let batches: Vec<&[Result<Loaded>]> = pictures.chunks(batch).collect();
-            batches.into_par_iter().flat_map_iter(|batch| classify(batch, &session)).collect()
+            let rows: Vec<_> =
+                pictures.par_chunks(batch).flat_map_iter(|batch| classify(batch, side, &session)).collect();
+            rows.iter().for_each(|_| console.advance());
+            rows
         } else {
-            workers::map(some, &silent, |input| whole(input, &session, &budget))
+            workers::map(some, &console, |input| whole(input, &session, &budget))
         };
         for (input, row) in some.iter().zip(rows) {
-            console.advance();
             match row {
                 Ok(row) => report(&console, input, &row, args, &spec.classes),
                 Err(error) => console.fail(&about(&input.path, error)),
@@ -83,7 +84,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
 }
 
 struct Loaded {
-    /// `[3,H,W]`
+    /// `[3,S,S]`, S the size of the model's images.
     pixels: Array3<f32>,
     scaled: bool,
 }
@@ -112,33 +113,25 @@ fn needed(header: Header) -> u64 {
     header.bytes.saturating_add(header.bytes.max(header.pixels.saturating_mul(FLOATS)))
 }
 
-/// Probabilities of each picture, or its error. Neighbours of one size run together.
-fn classify(batch: &[Result<Loaded>], session: &Session) -> Vec<Result<Vec<f32>>> {
-    let mut rows: Vec<Result<Vec<f32>>> = Vec::new();
-    for run in batch.chunk_by(|a, b| size(a).is_some() && size(a) == size(b)) {
-        let Some((height, width)) = size(&run[0]) else {
-            // A single unreadable picture: `chunk_by` never joins those.
-            rows.extend(run.iter().map(|r| match r {
-                Err(error) => Err(anyhow::anyhow!("{error:#}")),
-                Ok(_) => Ok(Vec::new()),
-            }));
-            continue;
-        };
-        let mut images = Array4::zeros((run.len(), 3, height, width));
-        for (mut target, loaded) in images.outer_iter_mut().zip(run.iter().flatten()) {
-            target.assign(&loaded.pixels);
-        }
-        match session.classify(images.view()) {
-            Ok(all) => rows.extend(all.axis_iter(Axis(0)).map(|row| Ok(row.to_vec()))),
-            Err(error) => rows.extend(run.iter().map(|_| Err(anyhow::anyhow!("{error}")))),
-        }
+/// Probabilities of each picture of one side, or its error.
+fn classify(batch: &[Result<Loaded>], side: usize, session: &Session) -> Vec<Result<Vec<f32>>> {
+    let sound: Vec<&Loaded> = batch.iter().flatten().collect();
+    let mut images = Array4::zeros((sound.len(), 3, side, side));
+    for (mut target, loaded) in images.outer_iter_mut().zip(&sound) {
+        target.assign(&loaded.pixels);
     }
-    rows
-}
-
-fn size(loaded: &Result<Loaded>) -> Option<(usize, usize)> {
-    let (_, height, width) = loaded.as_ref().ok()?.pixels.dim();
-    Some((height, width))
+    // An error for no images at all is nobody's.
+    let all = session.classify(images.view());
+    let mut next = 0;
+    let row = |loaded: &Result<Loaded>| match (loaded, &all) {
+        (Ok(_), Ok(all)) => {
+            next += 1;
+            Ok(all.row(next - 1).to_vec())
+        }
+        (Ok(_), Err(error)) => Err(anyhow!("{error}")),
+        (Err(error), _) => Err(anyhow!("{error:#}")),
+    };
+    batch.iter().map(row).collect()
 }
 
 /// Prints the line of one image.

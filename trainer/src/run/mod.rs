@@ -34,7 +34,8 @@ const STATE: &str = "state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// The state is a command or two, some paths and numbers.
 const MAX_STATE_BYTES: u64 = 1 << 20;
-/// With AdamW and an average twelve bytes a parameter, four more than its file's limit allows; and JEM's samples.
+/// AdamW's two moments and the weights behind an average are twelve bytes a parameter, where the parameters' own file may
+/// have eight, and JEM's samples at most 1 GiB.
 const MAX_OPTIMIZER_BYTES: u64 = 2 * tensors::MAX_TENSOR_BYTES;
 /// Prefix, in the optimiser's file, of the weights that an average is kept of.
 const RAW: &str = "raw.";
@@ -199,14 +200,15 @@ impl Run {
         let config = Config::read(&dir.join(CONFIG))?;
         let folder = dir.join(CHECKPOINT);
         let path = folder.join(STATE);
-        let text = read_bounded(&path, MAX_STATE_BYTES).context("no checkpoint of an unfinished run")?;
+        ensure!(path.exists(), "{}: no checkpoint of an unfinished run", path.display());
+        let text = read_bounded(&path, MAX_STATE_BYTES)?;
         let mut state: State = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+        let State { step, first_step, .. } = state;
+        ensure!(first_step <= step, "{}: damaged: at step {step}, from step {first_step}", path.display());
         ensure!(
-            state.first_step <= state.step && state.step <= config.steps,
-            "{}: it is at step {} from {}, and {CONFIG} has {} steps",
-            path.display(),
-            state.step,
-            state.first_step,
+            step <= config.steps,
+            "{}: the run has taken {step} steps, more than the `steps` of its {CONFIG}, {}; raise that",
+            dir.display(),
             config.steps
         );
         let checkpoint = Checkpoint::read(&folder)?;
@@ -298,6 +300,11 @@ impl Run {
         self.state.step
     }
 
+    /// The step that it began at.
+    pub fn first_step(&self) -> u64 {
+        self.state.first_step
+    }
+
     /// The network that is evaluated and shipped: the average of the weights, if one is kept.
     pub fn published(&self) -> &Network {
         self.average.as_ref().unwrap_or(&self.net)
@@ -306,7 +313,7 @@ impl Run {
     /// One step of the optimiser on the weighted sum of the objectives (eq. 13).
     ///
     /// # Errors
-    /// If an image cannot be read, or if the loss or its gradient is not finite; the parameters are unchanged then.
+    /// If an image cannot be read, or if the loss or its gradient is not finite; what is trained is unchanged then.
     pub fn step(&mut self) -> Result<Step> {
         let (device, step) = (self.place.device, self.state.step);
         let next = |loader: &mut Loader| anyhow::Ok(loader.next_batch()?.to_device(device));

@@ -101,7 +101,7 @@ impl<T: Serialize + DeserializeOwned> Report<T> {
 
     /// All rows, in the order in which they were computed.
     pub fn rows(&self) -> impl Iterator<Item = &T> {
-        self.contents.rows.iter().map(|r| &r.row)
+        self.keyed().map(|(_, row)| row)
     }
 
     /// A table whose columns are the fields of the rows.

@@ -192,7 +192,7 @@ impl Inputs {
                 |key: &str| key.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(", "));
             ensure!(
                 report.keyed().all(|(key, _)| !named(key) || key.starts_with(&own)),
-                "{}: it has rows of another network that is named {name}; choose another folder",
+                "{}: it has rows of another {name}, of other steps or weights; choose another folder",
                 self.output.display()
             );
         }
