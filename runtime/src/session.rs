@@ -251,10 +251,10 @@ impl Session {
         }
     }
 
-    /// Estimates the noise of a picture, within the range that the model was trained on; see
+    /// Estimates the noise of a picture, at least the lowest level that the model was trained on; see
     /// [`noise::estimate`].
     pub fn estimate_noise(&self, picture: &Picture) -> Noise {
-        noise::estimate(picture).within(self.spec().sigma)
+        noise::estimate(picture).at_least_of(self.spec().sigma)
     }
 
     /// The plan for a graph and a shape, from the cache or compiled now.

@@ -242,6 +242,38 @@ fn patterns_keep_the_path_below_their_first_wildcard() {
 }
 
 #[test]
+fn noise_beyond_the_model_is_noted() {
+    let dir = folder("beyond");
+    std::fs::create_dir(dir.join("in")).unwrap();
+    std::fs::copy(root().join("examples/clean/wall.png"), dir.join("in/wall.png")).unwrap();
+    let add = |out: &str, sigma: &str| {
+        let mut command = program();
+        command.current_dir(&dir).args(["add-noise", "in", "-o", out, "--sigma", sigma]);
+        assert!(command.status().unwrap().success());
+    };
+    add("much", "110");
+    add("little", "20");
+    let said = "more noise than `photo-fast` was trained for, σ = 70: 1 image";
+    let trained = "`photo-fast` was trained for noise levels from 1 to 70";
+    for (i, (folder, sigma, note, level)) in [
+        ("much", "auto", said, "σ = 11"),
+        ("much", "folder", trained, "σ = 11"),
+        ("much", "110", trained, "σ = 110.0,"),
+        ("little", "auto", "", "σ = 19.9,"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = format!("out{i}");
+        let args = [folder, "-o", &out, "--sigma", sigma, "--model", "photo-fast"];
+        let output = denoise(&dir, &args);
+        let text = stderr(&output);
+        assert!(output.status.success() && text.contains(note) && text.contains(level), "{text}");
+        assert_eq!(text.contains("was trained for"), !note.is_empty(), "{text}");
+    }
+}
+
+#[test]
 fn files_that_are_left_out_of_a_folder_are_counted() {
     let dir = folder("left-out");
     save(&part(0), &dir.join("in/a.png"));
@@ -558,16 +590,18 @@ fn an_input_that_is_named_twice_is_done_once() {
 /// Names from old archives are bytes of some other encoding.
 #[cfg(target_os = "linux")]
 #[test]
-fn names_that_are_no_text_are_read_and_passed_over_by_patterns() {
+fn names_that_are_no_text_are_read_and_matched_by_patterns() {
     use std::os::unix::ffi::OsStrExt;
     let dir = folder("names");
     save(&part(0), &dir.join("in/a.png"));
     std::fs::copy(dir.join("in/a.png"), dir.join("in").join(std::ffi::OsStr::from_bytes(b"b\xe9.png")))
         .unwrap();
-    let output = denoise(&dir, &["in/*.png", "-o", "some"]);
-    assert!(output.status.success() && outputs(&dir.join("some")) == 1, "{}", stderr(&output));
-    let output = denoise(&dir, &["in", "-o", "all"]);
-    assert!(output.status.success() && outputs(&dir.join("all")) == 2, "{}", stderr(&output));
+    for (input, out, count) in
+        [("in", "all", 2), ("in/*.png", "both", 2), ("in/b?.png", "one", 1), ("i*/b?.png", "below", 1)]
+    {
+        let output = denoise(&dir, &[input, "-o", out]);
+        assert!(output.status.success() && outputs(&dir.join(out)) == count, "{}", stderr(&output));
+    }
 }
 
 /// A terminal would obey what is in them.

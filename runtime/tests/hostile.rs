@@ -243,6 +243,10 @@ fn bombs_empty_files_and_numbers_that_are_none_are_refused() {
     let mut encoder = png::Encoder::new(bomb, 100_000, 100_000);
     encoder.set_color(png::ColorType::Rgb);
     encoder.write_header().unwrap().write_chunk(png::chunk::IDAT, &[0x78, 0x01]).unwrap();
+    // A row alone is more than a decoder takes.
+    let wide = std::fs::File::create(dir.join("in/wide.png")).unwrap();
+    let encoder = png::Encoder::new(wide, i32::MAX as u32, i32::MAX as u32);
+    encoder.write_header().unwrap().write_chunk(png::chunk::IDAT, &[0x78, 0x01]).unwrap();
     let nan = std::fs::File::create(dir.join("in/nan.tif")).unwrap();
     let mut encoder = tiff::encoder::TiffEncoder::new(nan).unwrap();
     encoder.write_image::<tiff::encoder::colortype::RGB32Float>(2, 2, &[f32::NAN; 12]).unwrap();
@@ -253,6 +257,7 @@ fn bombs_empty_files_and_numbers_that_are_none_are_refused() {
     for (name, reason) in [
         ("empty.png", "the file is empty"),
         ("bomb.png", "100000"),
+        ("wide.png", "2147483647"),
         ("nan.tif", "finite"),
         ("pipe.png", "not a regular file"),
     ] {

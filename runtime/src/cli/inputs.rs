@@ -124,7 +124,7 @@ impl InputArgs {
                 Ok(entry) => {
                     let relative = entry.path().strip_prefix(root).unwrap_or(entry.path()).to_path_buf();
                     if is_image(&relative)
-                        && matcher.matches_path_with(&relative, MATCHING)
+                        && matcher.matches_with(&relative.to_string_lossy(), MATCHING)
                         && !entry.path().is_dir()
                     {
                         found.inputs.push(Input { path: base.join(&relative), relative });
@@ -166,7 +166,8 @@ impl InputArgs {
     }
 }
 
-/// How patterns match: names that begin with a dot only by one, and folders only one by one.
+/// How patterns match: names that begin with a dot only by one, and folders only one by one. What is not text in a name is
+/// one character, as it is shown.
 const MATCHING: glob::MatchOptions = glob::MatchOptions {
     case_sensitive: true,
     require_literal_leading_dot: true,
@@ -192,9 +193,8 @@ fn walk(
     walk.filter_entry(move |entry| {
         let is_output = || entry.path().canonicalize().is_ok_and(|path| Some(path) == output);
         let Some(above) = entry.depth().checked_sub(1) else { return true };
-        let matches = |part: &glob::Pattern| {
-            entry.file_name().to_str().is_some_and(|name| part.matches_with(name, MATCHING))
-        };
+        let name = entry.file_name().to_string_lossy();
+        let matches = |part: &glob::Pattern| part.matches_with(&name, MATCHING);
         first.get(above).is_none_or(matches)
             && (hidden || !is_hidden(entry.path()))
             && !(entry.file_type().is_dir() && is_output())

@@ -34,14 +34,14 @@ pub struct EnergyArgs {
 /// Print estimates of the noise level of images
 ///
 /// In 8-bit units, from the covariance of small patches (Chen, Zhu & Heng 2015; Liu, Tanaka & Okutomi
-/// 2013), within the range that the model was trained on: what `denoise --sigma auto` uses. Levels are those
+/// 2013), and at least the lowest that the model was trained on: what `denoise --sigma auto` uses. Levels are those
 /// before clipping at black and white.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  gradresnet noise shots/ --json")]
 pub struct NoiseArgs {
     #[command(flatten)]
     inputs: InputArgs,
-    /// The model whose range counts: a name (`gradresnet models`) or a folder
+    /// The model whose lowest level counts: a name (`gradresnet models`) or a folder
     #[arg(long, default_value = "photo", value_name = "NAME|DIR")]
     model: String,
     #[command(flatten)]
@@ -72,7 +72,7 @@ pub fn noise(args: &NoiseArgs) -> Result<Outcome> {
     let budget = Budget::of_threads();
     each(&args.inputs.find(None), args.json, "sigma", |path| {
         let (_share, picture) = budget.read(path, |header| Ok(with_reference(header.bytes, 0)))?;
-        Ok(255.0 * gradresnet::noise::estimate(&picture).within(range).sigma)
+        Ok(255.0 * gradresnet::noise::estimate(&picture).at_least_of(range).sigma)
     })
 }
 

@@ -91,9 +91,10 @@ fn estimate_left(picture: &Picture) -> (f32, Spread) {
 }
 
 impl Noise {
-    /// The same with the level clamped to a range, that which a model was trained on.
-    pub fn within(self, range: SigmaRange) -> Noise {
-        Noise { sigma: self.sigma.clamp(range.min as f32, range.max as f32), ..self }
+    /// The same with at least the lowest level that a model was trained on. Above its highest, the level that there is
+    /// serves better than the highest (`docs/denoising.md`).
+    pub fn at_least_of(self, range: SigmaRange) -> Noise {
+        Noise { sigma: self.sigma.max(range.min as f32), ..self }
     }
 
     /// What a network is told to remove.

@@ -19,6 +19,9 @@ const MAX_JPEG_BYTES: u64 = 4 * MAX_PIXELS as u64;
 /// Most memory that a decoder may take: twice the largest image with float samples and transparency.
 const MAX_DECODER_BYTES: u64 = 32 * MAX_PIXELS as u64;
 
+/// Of a file that takes no memory because it will be refused when it is read.
+const REFUSED: Header = Header { bytes: 0, pixels: 0 };
+
 const CMYK: &str = "the image is CMYK; convert it to RGB first";
 
 /// How TIFF files with 64-bit offsets begin.
@@ -29,9 +32,15 @@ pub(super) fn header(path: &Path) -> Result<Header> {
     let mut reader = open(path)?;
     let length = std::fs::metadata(path)?.len();
     match reader.format() {
-        Some(ImageFormat::Png) => reader.limits(png_file::limits(path)?),
-        // It is refused when it is read, and its decoder would hold all of it.
-        Some(ImageFormat::Jpeg) if length > MAX_JPEG_BYTES => return Ok(Header { bytes: 0, pixels: 0 }),
+        Some(ImageFormat::Png) => {
+            let (height, width) = png_file::size(path)?;
+            if bound(height, width).is_err() {
+                return Ok(REFUSED);
+            }
+            reader.limits(png_file::limits(width));
+        }
+        // Its decoder would hold all of it.
+        Some(ImageFormat::Jpeg) if length > MAX_JPEG_BYTES => return Ok(REFUSED),
         _ => {}
     }
     match reader.into_decoder() {
@@ -56,7 +65,9 @@ pub(super) fn decode(path: &Path) -> Result<Picture> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     if format == Format::Png {
-        limits = png_file::limits(path)?;
+        let (height, width) = png_file::size(path)?;
+        bound(height, width)?;
+        limits = png_file::limits(width);
     }
     reader.limits(limits.clone());
     let again = || -> Result<BufReader<File>> { Ok(BufReader::new(File::open(path)?)) };
@@ -168,7 +179,8 @@ pub(super) fn named(error: crate::Error) -> crate::Error {
         ErrorKind::Image(ImageError::Unsupported(reason)) => return unsupported(reason),
         ErrorKind::Image(ImageError::Limits(_)) => {
             return refused(
-                "it takes too much memory: what it holds beside its pixels, such as EXIF and XMP, may be too large; remove that first"
+                "it takes too much memory: it is damaged, or what it holds beside its pixels, such as EXIF and XMP, is \
+                 too large; remove that first"
                     .into(),
             );
         }

@@ -16,18 +16,23 @@ const MAX_PIXEL_BYTES: u64 = 8;
 /// How the XMP chunk begins: its keyword, neither compressed nor in any language.
 const XMP: &[u8] = b"XML:com.adobe.xmp\0\0\0\0\0";
 
-/// The memory that a decoder may take beside the pixels: a few rows, and [`MAX_BESIDE`].
+/// The height and the width that a file claims.
 ///
 /// # Errors
 /// If the file cannot be read.
-pub(super) fn limits(path: &Path) -> Result<Limits> {
-    let mut start = [0; 20];
+pub(super) fn size(path: &Path) -> Result<(usize, usize)> {
+    let mut start = [0; 24];
     File::open(path)?.read_exact(&mut start)?;
-    // The signature, the header's length and name, and then its width.
-    let width = u32::from_be_bytes([start[16], start[17], start[18], start[19]]);
+    // The signature, the header's length and name, and then its width and height.
+    let [.., a, b, c, d, e, f, g, h] = start;
+    Ok((u32::from_be_bytes([e, f, g, h]) as usize, u32::from_be_bytes([a, b, c, d]) as usize))
+}
+
+/// The memory that a decoder may take beside the pixels: a few rows, and [`MAX_BESIDE`].
+pub(super) fn limits(width: usize) -> Limits {
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(4 * MAX_PIXEL_BYTES * u64::from(width) + MAX_BESIDE);
-    Ok(limits)
+    limits.max_alloc = Some(4 * MAX_PIXEL_BYTES * width as u64 + MAX_BESIDE);
+    limits
 }
 
 /// Adds EXIF and XMP that stand after the pixels, where there was none before them. It stops at the first damage, which

@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let images: Vec<&Job> = jobs.iter().chain(&placed.skipped).collect();
     plan.settle_sigma(if jobs.is_empty() { &[] } else { &images }, &console);
 
-    let (psnr, written) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
+    let (psnr, written, beyond) = (Mutex::new(Vec::new()), AtomicUsize::new(0), AtomicUsize::new(0));
     let taken = workers::for_each(&jobs, &console, |job| {
         let start = Instant::now();
         let mut record = Record::of(job);
@@ -73,6 +73,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
                     console.log(text)
                 }
                 written.fetch_add(1, Ordering::Relaxed);
+                beyond.fetch_add(usize::from(done.beyond), Ordering::Relaxed);
                 psnr.lock().unwrap_or_else(PoisonError::into_inner).extend(done.psnr);
                 (record.done, record.seconds) = (Some(done), Some(seconds));
             }
@@ -93,6 +94,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
     if !psnr.is_empty() {
         let mean = psnr.iter().sum::<f64>() / psnr.len() as f64;
         console.say(format!("mean PSNR of {}: {mean:.2} dB", in_words(psnr.len())));
+    }
+    if let images @ 1.. = beyond.into_inner() {
+        plan.say_beyond(images, &console);
     }
     let place = args.output.as_deref().map_or("in place".into(), |folder| format!("to {}", folder.display()));
     console.say(format!("{} written {place}", in_words(written.into_inner())));

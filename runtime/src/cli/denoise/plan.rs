@@ -116,12 +116,27 @@ impl Plan {
         if let Sigma::Given(sigma) = self.sigma {
             let range = self.session.spec().sigma;
             let (min, max) = (255.0 * range.min, 255.0 * range.max);
-            let removed = f64::from(sigma * self.strength);
-            if removed > 1.001 * max || removed > 0.0 && removed < 0.999 * min {
+            let removed = sigma * self.strength;
+            if self.is_beyond(removed) || removed > 0.0 && f64::from(removed) < 0.999 * min {
                 let name = &self.session.spec().name;
                 console.say(format!("note: `{name}` was trained for noise levels from {min:.0} to {max:.0}"));
             }
         }
+    }
+
+    /// Whether a level, in 8-bit units, is above those that the model was trained for.
+    fn is_beyond(&self, removed: f32) -> bool {
+        let spec = self.session.spec();
+        spec.architecture.takes_sigma() && f64::from(removed) > 1.001 * 255.0 * spec.sigma.max
+    }
+
+    /// Says how many images have noise of such a level.
+    pub fn say_beyond(&self, images: usize, console: &Console) {
+        let (name, max) = (&self.session.spec().name, 255.0 * self.session.spec().sigma.max);
+        console.say(format!(
+            "note: more noise than `{name}` was trained for, σ = {max:.0}: {}",
+            in_words(images)
+        ));
     }
 
     /// Returns `None` if [`Job::is_done`].
@@ -143,6 +158,7 @@ impl Plan {
         let clean = clean.transpose().map_err(|e| about(path, e))?;
         // The image tells how its channels share the noise, even where the level is given.
         let mut noise = self.session.estimate_noise(&picture);
+        let beyond = matches!(self.sigma, Sigma::Auto) && self.is_beyond(255.0 * noise.sigma * self.strength);
         if let Sigma::Given(sigma) = self.sigma {
             noise.sigma = sigma / 255.0;
         }
@@ -156,7 +172,7 @@ impl Plan {
         drop(picture);
         // Measured on the written file, with all that its format rounds or loses.
         let psnr = clean.map(|clean| of_pictures(&Picture::read(&job.output)?, &clean)).transpose()?;
-        Ok(Some(Done { height, width, sigma: 255.0 * noise.sigma, psnr }))
+        Ok(Some(Done { height, width, sigma: 255.0 * noise.sigma, beyond, psnr }))
     }
 }
 

@@ -41,6 +41,9 @@ pub struct Done {
     pub width: usize,
     /// In 8-bit units, without the strength.
     pub sigma: f32,
+    /// Whether that is an estimate beyond what the model was trained for.
+    #[serde(skip)]
+    pub beyond: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub psnr: Option<f64>,
 }
