@@ -245,7 +245,8 @@ fn bombs_empty_files_and_numbers_that_are_none_are_refused() {
     encoder.write_header().unwrap().write_chunk(png::chunk::IDAT, &[0x78, 0x01]).unwrap();
     // A row alone is more than a decoder takes.
     let wide = std::fs::File::create(dir.join("in/wide.png")).unwrap();
-    let encoder = png::Encoder::new(wide, i32::MAX as u32, i32::MAX as u32);
+    let mut encoder = png::Encoder::new(wide, i32::MAX as u32, i32::MAX as u32);
+    encoder.set_color(png::ColorType::Rgb);
     encoder.write_header().unwrap().write_chunk(png::chunk::IDAT, &[0x78, 0x01]).unwrap();
     let nan = std::fs::File::create(dir.join("in/nan.tif")).unwrap();
     let mut encoder = tiff::encoder::TiffEncoder::new(nan).unwrap();
