@@ -92,7 +92,7 @@ fn product(shape: &[usize]) -> Option<usize> {
 ///
 /// # Errors
 /// [`ErrorKind::Safetensors`] (header out of bounds, overlapping or missing data),
-/// [`ErrorKind::TensorType`], and those of [`staged::read_bounded`]; of more than [`MAX_TENSOR_BYTES`], for one.
+/// [`ErrorKind::TensorType`], and those of [`staged::read_bounded`], whose limit is [`MAX_TENSOR_BYTES`].
 pub fn read(path: &Path) -> Result<(Tensors, HashMap<String, String>)> {
     read_within(path, MAX_TENSOR_BYTES)
 }
@@ -100,7 +100,7 @@ pub fn read(path: &Path) -> Result<(Tensors, HashMap<String, String>)> {
 /// Reads a file of at most `limit` bytes; see [`read`].
 ///
 /// # Errors
-/// Those of [`read`], with that limit.
+/// Those of [`read`], with this limit.
 pub fn read_within(path: &Path, limit: u64) -> Result<(Tensors, HashMap<String, String>)> {
     parse(&staged::read_bounded(path, limit)?).at(path)
 }

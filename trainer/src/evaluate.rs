@@ -112,8 +112,7 @@ pub fn evaluate(
     let count = options.limit.unwrap_or(usize::MAX).min(images.len());
     let chosen: Vec<usize> = (0..count).map(|i| i * images.len() / count).collect();
     let sigmas: &[f64] = if Graph::Denoiser.is_of(spec) { &options.sigmas } else { &[] };
-    // The classes of the images count only if they are those of the network.
-    let classified = !spec.classes.is_empty() && images.classes() == spec.classes;
+    let classified = images.have_classes_of(spec);
     let mut confidence = Vec::new();
     let mut cross_entropy = 0.0;
     let mut sums = vec![(0.0, 0.0, Some(0.0)); sigmas.len()];

@@ -288,7 +288,7 @@ fn eval(args: Eval) -> Result<()> {
         "{}: has too few images for `--held-out` to leave one; a larger fraction would",
         args.data.display()
     );
-    if !spec.classes.is_empty() && !images.classes().is_empty() && images.classes() != spec.classes {
+    if !spec.classes.is_empty() && !images.classes().is_empty() && !images.have_classes_of(&spec) {
         note(format_args!(
             "note: {}: not the {} classes that {} knows, so what takes an image's class is not measured",
             args.data.display(),

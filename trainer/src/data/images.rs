@@ -1,6 +1,7 @@
 //! A set of images, with or without classes, decoded on first use and kept while memory allows.
 
 use anyhow::{Context, Result, bail, ensure};
+use gradresnet_models::Spec;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder};
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,11 @@ impl Images {
     /// Names of the classes, in the order of their numbers; empty without classes.
     pub fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    /// Whether the classes are those of a network, all of them and no others: only then do they count.
+    pub fn have_classes_of(&self, spec: &Spec) -> bool {
+        !spec.classes.is_empty() && self.classes == spec.classes
     }
 
     /// Class of image `index`.

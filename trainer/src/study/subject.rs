@@ -246,7 +246,7 @@ impl Batch {
                 p.narrow(1, top, height).narrow(2, left, width)
             })
             .collect();
-        let known = !subject.spec.classes.is_empty() && images.classes() == subject.spec.classes;
+        let known = images.have_classes_of(&subject.spec);
         let classes: Option<Vec<i64>> =
             known.then(|| chosen.iter().map(|&i| images.class(i).map(|c| c as i64)).collect()).flatten();
         Ok(Batch {
